@@ -1,0 +1,49 @@
+# Sourced by the other scripts: `set_up_environment FOLDER LOCK [LOCK ...]` makes a virtual
+# environment with exactly what the locks name and this project in it, or does nothing in a second
+# where that was done before. It sets PYTHON to the environment's interpreter.
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+find_python() {
+  local candidate
+  for candidate in "${SNOWCODER_PYTHON:-}" python3.11 python3 python3.12 python3.13; do
+    if [ -n "$candidate" ] && command -v "$candidate" >/dev/null 2>&1 &&
+      "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
+      echo "$candidate"
+      return
+    fi
+  done
+  echo "No Python 3.11, 3.12 or 3.13 found. Install one (Debian: apt-get install python3 python3-venv)," \
+    "or name it: SNOWCODER_PYTHON=/path/to/python3.11" >&2
+  exit 1
+}
+
+set_up_environment() {
+  local folder=$1 base stamp
+  shift
+  base=$(find_python) || exit 1
+  stamp=$(cat "$@" pyproject.toml launch/setup.sh | "$base" -c 'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read() + sys.version.encode()).hexdigest())')
+  PYTHON=$folder/bin/python
+  if [ -x "$PYTHON" ] && [ "$(cat "$folder/stamp" 2>/dev/null)" = "$stamp" ]; then
+    return
+  fi
+  echo "Setting up $folder (once; a minute or two) ..." >&2
+  rm -rf "$folder"
+  if ! "$base" -m venv "$folder"; then
+    echo "Python's venv module is missing. Debian: apt-get install python3-venv" >&2
+    exit 1
+  fi
+  local lock
+  for lock in "$@"; do
+    # The locks are complete, so pip has nothing to resolve.
+    if ! "$folder/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps -r "$lock"; then
+      echo "Could not install $lock: see pip's message above. The network is needed this once." >&2
+      exit 1
+    fi
+  done
+  "$folder/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --editable . || {
+    echo "Could not install this project into $folder: see pip's message above." >&2
+    exit 1
+  }
+  echo "$stamp" >"$folder/stamp"
+}

@@ -1,0 +1,197 @@
+"""Paths, atomic writes, manifests. Every path is local or a URL (`gs://...`) through fsspec.
+
+Nothing half-written is ever taken for whole: a file comes into being by rename (or, on an
+object store, by the atomic close of its upload), and its manifest is written after it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from typing import IO, Any
+
+import fsspec
+import xxhash
+
+from snowcoder_jax.errors import InputError, MachineError
+
+MANIFEST_SUFFIX = ".manifest.json"
+
+
+def is_local(path: str) -> bool:
+    return "://" not in path
+
+
+def join(*parts: str) -> str:
+    return "/".join([parts[0].rstrip("/"), *(p.strip("/") for p in parts[1:])])
+
+
+def exists(path: str) -> bool:
+    if is_local(path):
+        return os.path.exists(path)
+    fs, inner = fsspec.core.url_to_fs(path)
+    return bool(fs.exists(inner))
+
+
+def list_files(folder: str, suffix: str = "") -> list[str]:
+    """Every file below `folder` whose name ends with `suffix`, sorted; none if there is none."""
+    if is_local(folder):
+        found = [os.path.join(d, n) for d, _, names in os.walk(folder) for n in names]
+    else:
+        fs, inner = fsspec.core.url_to_fs(folder)
+        found = [fs.unstrip_protocol(f) for f in fs.find(inner)] if fs.exists(inner) else []
+    return sorted(f for f in found if f.endswith(suffix) and "/.tmp-" not in f)
+
+
+def open_read(path: str) -> IO[bytes]:
+    if is_local(path):
+        return open(path, "rb")
+    return fsspec.open(path, "rb").open()  # type: ignore[no-any-return]
+
+
+def read_bytes(path: str) -> bytes:
+    with open_read(path) as f:
+        return f.read()
+
+
+def read_json(path: str) -> Any:
+    return json.loads(read_bytes(path))
+
+
+@contextlib.contextmanager
+def atomic_path(path: str) -> Iterator[str]:
+    """A local temporary path to write to; on a clean exit it becomes `path`, whole.
+
+    Raises:
+      InputError: the folder cannot be written.
+      MachineError: the disk is full.
+    """
+    with machine_faults(path):
+        if is_local(path):
+            folder = os.path.dirname(os.path.abspath(path))
+            os.makedirs(folder, exist_ok=True)
+        else:
+            folder = tempfile.gettempdir()
+        temporary = os.path.join(folder, f".tmp-{os.getpid()}-{os.path.basename(path)}")
+        try:
+            yield temporary
+            if is_local(path):
+                with open(temporary, "rb") as f:
+                    os.fsync(f.fileno())
+                os.replace(temporary, path)
+            else:
+                fs, inner = fsspec.core.url_to_fs(path)
+                fs.put_file(temporary, inner)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+
+
+@contextlib.contextmanager
+def machine_faults(path: str) -> Iterator[None]:
+    """Turn the operating system's refusals to write at `path` into messages with a mend."""
+    try:
+        yield
+    except OSError as e:
+        if e.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise MachineError(
+                f"{path}: the disk is full. Free some space and start the same command again; "
+                "what was finished is kept."
+            ) from e
+        if e.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise InputError(
+                f"{path}: cannot be written ({e.strerror}). "
+                "Set `output` in the recipe to a folder you may write to."
+            ) from e
+        if e.errno in (errno.ENOTDIR, errno.EEXIST):
+            raise InputError(
+                f"{path}: a file stands where a folder is needed. "
+                "Move it, or set `output` in the recipe to another folder."
+            ) from e
+        raise
+
+
+def write_bytes(path: str, data: bytes) -> None:
+    with atomic_path(path) as temporary, open(temporary, "wb") as f:
+        f.write(data)
+
+
+def write_json(path: str, value: Any) -> None:
+    write_bytes(path, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
+
+
+def remove(path: str) -> None:
+    """Remove a file or a whole folder; nothing happens where it is not."""
+    if is_local(path):
+        if os.path.isdir(path):
+            shutil.rmtree(path)
+        elif os.path.exists(path):
+            os.unlink(path)
+        return
+    fs, inner = fsspec.core.url_to_fs(path)
+    if fs.exists(inner):
+        fs.rm(inner, recursive=True)
+
+
+def rename(old: str, new: str) -> None:
+    """Move a file or folder; on an object store, copy and delete."""
+    if is_local(old):
+        os.makedirs(os.path.dirname(os.path.abspath(new)), exist_ok=True)
+        os.replace(old, new)
+        return
+    fs, inner = fsspec.core.url_to_fs(old)
+    fs.mv(inner, fsspec.core.url_to_fs(new)[1], recursive=True)
+
+
+def sha256_file(path: str) -> str:
+    with open_read(path) as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()  # type: ignore[arg-type]
+
+
+def size_bytes(path: str) -> int:
+    if is_local(path):
+        return os.path.getsize(path)
+    fs, inner = fsspec.core.url_to_fs(path)
+    return int(fs.size(inner))
+
+
+def write_manifest(path: str, key: str, **facts: Any) -> None:
+    """Vouch for the finished file `path`: written last, so its presence means wholeness.
+
+    Args:
+      path: a file that is complete.
+      key: fingerprint of the parameters, inputs and code that made it.
+      **facts: anything JSON: inputs, counts.
+    """
+    manifest = {"key": key, "sha256": sha256_file(path), "bytes": size_bytes(path), **facts}
+    write_json(path + MANIFEST_SUFFIX, manifest)
+
+
+def read_manifest(path: str) -> dict[str, Any] | None:
+    """The manifest of a file, or None where it has none or its file is gone or another size."""
+    if not (exists(path) and exists(path + MANIFEST_SUFFIX)):
+        return None
+    manifest: dict[str, Any] = read_json(path + MANIFEST_SUFFIX)
+    return manifest if manifest.get("bytes") == size_bytes(path) else None
+
+
+def is_done(path: str, key: str) -> bool:
+    """Whether `path` is whole and was made with exactly `key`."""
+    manifest = read_manifest(path)
+    return manifest is not None and manifest["key"] == key
+
+
+def seeded_hash(seed: int, purpose: str, identity: str) -> int:
+    """64 uniform bits from (seed, purpose, identity): the only source of chance for data."""
+    return xxhash.xxh3_64_intdigest(f"{purpose}\x00{identity}".encode("utf-8", "surrogatepass"), seed)
+
+
+def seeded_share(seed: int, purpose: str, identity: str) -> float:
+    """`seeded_hash` as a number in [0, 1)."""
+    return seeded_hash(seed, purpose, identity) / 2.0**64

@@ -1,0 +1,166 @@
+"""Recipes: the shipped ones, overrides, and every fault at once with its mend."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from snowcoder_jax import strict
+from snowcoder_jax.errors import InputError
+from snowcoder_jax.recipe import Recipe, fingerprint, load_recipe, parse_recipe
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+LOCAL = str(CONFIGS / "local.yaml")
+
+
+def local_data() -> dict[str, Any]:
+    data: dict[str, Any] = yaml.safe_load(Path(LOCAL).read_text())
+    return data
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda p: p.name)
+def test_every_shipped_recipe_loads(path: Path) -> None:
+    recipe = load_recipe(str(path))
+    assert recipe.name == path.stem
+
+
+def test_the_full_recipe_has_the_papers_figures() -> None:
+    recipe = load_recipe(str(CONFIGS / "arctic_snowcoder_1b3.yaml"))
+    general, continued, enhanced = recipe.phases
+    assert [p.num_steps for p in recipe.phases] == [119_209, 11_921, 1_192]
+    assert general.tokens_per_step == 4_194_304
+    assert (general.schedule.kind, general.schedule.warmup_steps) == ("cosine", 600)
+    assert (general.schedule.peak, general.schedule.final) == (5.3e-4, 5.3e-5)
+    assert (continued.schedule.kind, continued.schedule.warmup_steps) == ("linear", 1000)
+    assert continued.data[0].repeat == 4
+    assert recipe.selection("best").tokens == 12_500_000_000
+    assert (continued.starts_from, enhanced.starts_from) == ("general", "continued")
+
+
+def test_overrides_reach_named_items_of_lists() -> None:
+    recipe = load_recipe(LOCAL, ("phases.continued.schedule.peak=4e-4", "seed=7"))
+    assert recipe.phase("continued").schedule.peak == 4e-4
+    assert recipe.phase("general").schedule.peak != 4e-4
+    assert recipe.seed == 7
+
+
+def test_a_source_on_the_line_is_added() -> None:
+    recipe = load_recipe(LOCAL, extra_sources=("some/folder",))
+    assert recipe.sources[-1].kind == "folder"
+    assert len(recipe.sources) == 2
+
+
+def test_all_faults_come_at_once_with_the_nearest_name() -> None:
+    with pytest.raises(InputError) as caught:
+        load_recipe(
+            LOCAL,
+            ("phases.continued.schedule.peek=4e-4", "modl.hidden_dim=3", "seed=many"),
+        )
+    text = str(caught.value)
+    assert "3 fault(s)" in text
+    assert "phases.continued.schedule.peek: no such field. Did you mean `peak`?" in text
+    assert "modl: no such field. Did you mean `model`?" in text
+    assert "seed: a whole number is wanted" in text
+
+
+FAULTS = [
+    ("phases.enhanced.starts_from=contined", "phases.enhanced.starts_from", "`continued`"),
+    ("phases.contined.tokens=1", "phases.contined", "`continued`"),
+    ("phases.general.tokens=100", "phases.general.tokens", "less than one step"),
+    ("phases.general.schedule.warmup_steps=342", "warmup_steps", "not below"),
+    ("phases.general.sequence_length=1024", "sequence_length", "max_sequence_length"),
+    ("phases.general.data=[{selection: bst}]", "phases.general.data", "`best`"),
+    ("phases.general.data=[]", "phases.general.data", "is empty"),
+    ("phases.general.data=[{selection: best, weight: 0}]", "phases.general.data", "all 0"),
+    ("model.num_kv_heads=3", "model.num_kv_heads", "does not divide"),
+    ("model.head_dim=47", "model.head_dim", "odd"),
+    ("tokenizer.vocab_size=299", "tokenizer.vocab_size", "300 or more"),
+    ("corpus.heldout_share=1.0", "corpus.heldout_share", "between 0 and 1"),
+    ("selections.best.tokens=null", "selections.best.tokens", "needs a budget"),
+    ("synthesis.seeds=bet", "synthesis.seeds", "`best`"),
+    ("synthesis.teacher.phase=contnued", "synthesis.teacher.phase", "`continued`"),
+    ("synthesis.max_new_tokens=385", "synthesis.max_new_tokens", "exceeds"),
+    ("synthesis.language_shares={Pyton: 0.5}", "synthesis.language_shares.Pyton", "`Python`"),
+    ("controls.control.of=contined", "controls.control.of", "`continued`"),
+    ("sources=[{name: x, kind: foldr}]", "sources.x.kind", "`folder`"),
+    ("hardware.microbatches=3", "phases.general.batch_size", "microbatches"),
+]
+
+
+@pytest.mark.parametrize(("override", "field", "mend"), FAULTS)
+def test_each_fault_names_its_field_and_mend(override: str, field: str, mend: str) -> None:
+    with pytest.raises(InputError) as caught:
+        load_recipe(LOCAL, (override,))
+    assert field in str(caught.value)
+    assert mend in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "phases.general.schedule.warmup_steps=341",
+        "phases.general.tokens=4096",
+        "tokenizer.vocab_size=300",
+        "synthesis.max_new_tokens=384",
+    ],
+)
+def test_the_last_good_value_before_a_fault_is_taken(override: str) -> None:
+    smaller = ("phases.general.schedule.warmup_steps=0",) if "tokens=4096" in override else ()
+    load_recipe(LOCAL, (*smaller, override))
+
+
+def test_a_missing_recipe_is_named() -> None:
+    with pytest.raises(InputError, match=r"no/such\.yaml.*Name an existing recipe"):
+        load_recipe("no/such.yaml")
+
+
+@pytest.mark.parametrize("text", ["- a\n", "a: [1\n", "\x00", "42"])
+def test_a_broken_file_is_an_input_error(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=str(path)):
+        load_recipe(str(path))
+
+
+def test_a_recipe_survives_the_way_to_yaml_and_back() -> None:
+    recipe = load_recipe(LOCAL)
+    assert parse_recipe(yaml.safe_load(yaml.safe_dump(strict.to_plain(recipe)))) == recipe
+
+
+def test_a_control_arm_mirrors_its_phase_but_for_the_data() -> None:
+    recipe = load_recipe(LOCAL)
+    phase, control = recipe.phase("continued"), recipe.phase("control")
+    assert control.data[0].selection == "random"
+    assert dataclasses.replace(control, name=phase.name, data=phase.data) == phase
+    names = [p.name for p in recipe.all_phases()]
+    assert names == ["general", "continued", "control", "enhanced"]
+
+
+def test_the_fingerprint_sees_every_field() -> None:
+    recipe = load_recipe(LOCAL)
+    other = load_recipe(LOCAL, ("corpus.rules.max_lines=99999",))
+    assert fingerprint(recipe) != fingerprint(other)
+    assert fingerprint(recipe) == fingerprint(load_recipe(LOCAL))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=8,
+)
+
+
+@given(st.sampled_from([f.name for f in dataclasses.fields(Recipe)]), JSON)
+def test_no_value_of_any_field_gives_anything_but_faults(field: str, value: Any) -> None:
+    data = local_data()
+    data[field] = value
+    try:
+        parse_recipe(data)
+    except InputError as e:
+        assert "fault(s)" in str(e)
