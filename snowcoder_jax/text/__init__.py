@@ -1,0 +1,1 @@
+"""Pure functions on text: rule signals, shingles, contamination, secrets, the one reader."""
