@@ -1,0 +1,58 @@
+"""Code with its syntax marked by classes; their colours, light and dark, are in page.css."""
+
+from __future__ import annotations
+
+from pygments import highlight as pygments_highlight
+from pygments.formatters import HtmlFormatter
+from pygments.lexer import Lexer
+from pygments.lexers import get_lexer_by_name
+from pygments.util import ClassNotFound
+
+from snowcoder_jax.reports.markup import Html, clean, tag
+
+# A page shows the beginning of a file; a line of a megabyte would cost a minute in the lexer.
+MAX_LINES = 60
+MAX_CHARACTERS = 6_000
+MAX_LINE_CHARACTERS = 400
+
+_LEXER_NAMES = {
+    "C++": "cpp",
+    "C#": "csharp",
+    "Jupyter Notebook": "python",
+    "Shell": "bash",
+}
+
+
+def _lexer(language: str | None) -> Lexer:
+    options = {"stripnl": False, "ensurenl": False, "startinline": True}
+    name = _LEXER_NAMES.get(language or "", (language or "text").lower())
+    try:
+        return get_lexer_by_name(name, **options)
+    except ClassNotFound:
+        return get_lexer_by_name("text", **options)
+
+
+def shorten(code: str) -> str:
+    """The beginning of a file, as much of it as a page shows; `…` where something is cut."""
+    lines = code[: 2 * MAX_CHARACTERS].split("\n")
+    cut = len(code) > 2 * MAX_CHARACTERS or len(lines) > MAX_LINES
+    lines = [
+        line if len(line) <= MAX_LINE_CHARACTERS else line[:MAX_LINE_CHARACTERS] + " …"
+        for line in lines[:MAX_LINES]
+    ]
+    text = "\n".join(lines)
+    if len(text) > MAX_CHARACTERS:
+        text, cut = text[:MAX_CHARACTERS], True
+    return text.rstrip() + ("\n…" if cut else "")
+
+
+def code_block(code: object, language: str | None = None, class_: str = "") -> Html:
+    """A `<pre>` of code, shortened, made safe, its syntax marked; None says so."""
+    if code is None:
+        return tag("p", "not recorded", class_="none")
+    text = shorten(clean(str(code)))
+    if not text.strip():
+        return tag("p", "(empty)", class_="none")
+    formatter: HtmlFormatter[str] = HtmlFormatter(nowrap=True)
+    marked = Html(pygments_highlight(text, _lexer(language), formatter))
+    return tag("pre", tag("code", marked), class_=f"code {class_}".strip(), tabindex="0")
