@@ -1,0 +1,168 @@
+"""The `snowcoder` command: parse, call, print."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from snowcoder_jax.errors import EXIT_DONE, EXIT_INPUT, EXIT_MACHINE, EXIT_SAVED, InputError, MachineError
+from snowcoder_jax.recipe import Recipe, load_recipe
+
+# A command that does part of a run, and the first words of the steps it ends with.
+GROUPS = {
+    "prepare": ("tokens",),
+    "annotate": ("quality",),
+    "select": ("select",),
+    "train": ("train",),
+    "synthesize": ("synthesize",),
+    "evaluate": ("evaluate", "compare", "baseline"),
+    "report": ("report",),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code of DESIGN: 0 done, 75 saved, 2 input, 1 machine."""
+    args = _parser().parse_args(argv)
+    try:
+        handler: Callable[[argparse.Namespace], int] = args.handler
+        return handler(args)
+    except InputError as e:
+        print(f"snowcoder: {e}", file=sys.stderr)
+        return EXIT_INPUT
+    except MachineError as e:
+        print(f"snowcoder: {e}", file=sys.stderr)
+        return EXIT_MACHINE
+    except KeyboardInterrupt:
+        print("snowcoder: interrupted; start the same command again to go on", file=sys.stderr)
+        return EXIT_SAVED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="snowcoder", description="The three-phase recipe of Arctic-SnowCoder, in JAX."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="do everything a recipe asks for, skipping what is done")
+    _recipe_arguments(run)
+    run.set_defaults(handler=_run)
+    for name, words in GROUPS.items():
+        part = commands.add_parser(name, help=f"the steps of a run up to `{words[-1]}`")
+        _recipe_arguments(part)
+        part.set_defaults(handler=_run, group=words)
+
+    check = commands.add_parser("check", help="report every fault of a recipe before any work")
+    _recipe_arguments(check)
+    check.set_defaults(handler=_check)
+
+    why = commands.add_parser("why", help="every stage's verdict on one document")
+    why.add_argument("run", help="the run's folder, such as runs/local")
+    why.add_argument("document", help="a document id, or a path or its end")
+    why.set_defaults(handler=_why)
+
+    export = commands.add_parser("export", help="a checkpoint as a Hugging Face Llama folder")
+    export.add_argument("checkpoint", help="such as runs/local/checkpoints/enhanced")
+    export.add_argument("folder", help="the folder to make")
+    export.set_defaults(handler=_export)
+
+    generate = commands.add_parser("generate", help="continue a text with a checkpoint")
+    generate.add_argument("checkpoint", help="such as runs/local/checkpoints/enhanced")
+    generate.add_argument("prompt", help='such as "def "')
+    generate.add_argument("--max-new-tokens", type=int, default=64)
+    generate.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
+    generate.add_argument("--top-p", type=float, default=1.0)
+    generate.add_argument("--seed", type=int, default=0)
+    generate.set_defaults(handler=_generate)
+    return parser
+
+
+def _recipe_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("recipe", help="a YAML file, such as configs/local.yaml")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="FIELD=VALUE", help="phases.continued.schedule.peak=4e-4"
+    )
+    parser.add_argument(
+        "--source", action="append", default=[], metavar="FOLDER", help="add a folder of code"
+    )
+
+
+def _recipe(args: argparse.Namespace) -> Recipe:
+    return load_recipe(args.recipe, tuple(args.overrides), tuple(args.source))
+
+
+def _run(args: argparse.Namespace) -> int:
+    from snowcoder_jax import preflight, run
+    from snowcoder_jax.steps import build
+
+    recipe = _recipe(args)
+    preflight.require(recipe)
+    preflight.configure_jax(recipe)
+    with run.run_lock(preflight.run_folder(recipe)):
+        graph = build(recipe)
+        preflight.write_recipe(recipe, graph.named)
+        steps = graph.steps
+        words = getattr(args, "group", None)
+        if words is not None:
+            last = [i for i, s in enumerate(steps) if s.name.split(" ")[0] in words]
+            steps = steps[: last[-1] + 1] if last else steps
+        try:
+            run.execute(steps, run.print_line)
+        except preflight.preempted() as e:
+            print(f"snowcoder: {e}", file=sys.stderr)
+            return EXIT_SAVED
+    report = os.path.join(preflight.run_folder(recipe), "report.html")
+    if os.path.exists(report):
+        print(f"report: {report}")
+    return EXIT_DONE
+
+
+def _check(args: argparse.Namespace) -> int:
+    from snowcoder_jax import preflight
+
+    recipe = _recipe(args)
+    preflight.require(recipe)
+    print(f"{args.recipe}: no fault found")
+    return EXIT_DONE
+
+
+def _why(args: argparse.Namespace) -> int:
+    from snowcoder_jax import why
+
+    print(why.explain(args.run, args.document))
+    return EXIT_DONE
+
+
+def _export(args: argparse.Namespace) -> int:
+    from snowcoder_jax import checkpoint_model
+
+    model = checkpoint_model.load(args.checkpoint)
+    checkpoint_model.export(model, args.folder)
+    print(f"exported to {args.folder}")
+    return EXIT_DONE
+
+
+def _generate(args: argparse.Namespace) -> int:
+    from snowcoder_jax import checkpoint_model
+
+    model = checkpoint_model.load(args.checkpoint)
+    text = checkpoint_model.generate(
+        model,
+        args.prompt,
+        max_new_tokens=args.max_new_tokens,
+        temperature=args.temperature,
+        top_p=args.top_p,
+        seed=args.seed,
+    )
+    print(args.prompt + text)
+    return EXIT_DONE
+
+
+def entry() -> None:
+    """The console script."""
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    entry()

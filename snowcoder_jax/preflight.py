@@ -1,0 +1,122 @@
+"""What must be true before any work starts: everything that can be refused is refused here.
+
+Paths that do not exist, an output that cannot be written, an encoder that is not there, devices
+that do not divide a batch: all at once, each with its mend.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+
+import yaml
+
+from snowcoder_jax import sources, storage, strict
+from snowcoder_jax.errors import InputError
+from snowcoder_jax.recipe import Recipe, VllmTeacher
+from snowcoder_jax.strict import Fault, nearest
+
+BUILT_IN_POSITIVES = ("shipped_problems", "good_modules")
+
+
+def run_folder(recipe: Recipe) -> str:
+    return storage.join(recipe.output, "runs", recipe.name)
+
+
+def require(recipe: Recipe) -> None:
+    """Raises InputError with every fault of the recipe on this machine."""
+    checks = (_sources, _output, _benchmarks, _annotator, _teacher, _devices)
+    faults = [fault for check in checks for fault in check(recipe)]
+    if faults:
+        lines = "\n".join(f"  {fault}" for fault in faults)
+        raise InputError(f"recipe {recipe.name}: {len(faults)} fault(s) on this machine\n{lines}")
+
+
+def _sources(recipe: Recipe) -> Iterator[Fault]:
+    for source in recipe.sources:
+        yield from sources.check_source(source)
+
+
+def _output(recipe: Recipe) -> Iterator[Fault]:
+    probe = storage.join(run_folder(recipe), f".probe-{uuid.uuid4().hex}")
+    try:
+        storage.write_bytes(probe, b"")
+        storage.remove(probe)
+    except (InputError, OSError) as e:
+        yield Fault("output", str(e), "Choose a folder that can be written.")
+
+
+def _benchmarks(recipe: Recipe) -> Iterator[Fault]:
+    for path in recipe.corpus.contamination.benchmarks:
+        if not storage.exists(path):
+            yield Fault(
+                "corpus.contamination.benchmarks", f"{path} is not there", "Mend the path."
+            )
+
+
+def _annotator(recipe: Recipe) -> Iterator[Fault]:
+    if not any(s.order == "quality" for s in recipe.selections):
+        return
+    from snowcoder_jax.model import encoder
+
+    try:
+        encoder.resolve_encoder(recipe.annotator.encoder)
+    except InputError as e:
+        yield Fault("annotator.encoder", str(e), "Mend the name.")
+    for origin in recipe.annotator.positives:
+        if origin in BUILT_IN_POSITIVES:
+            continue
+        if not origin.endswith(".jsonl"):
+            mend = nearest(origin, BUILT_IN_POSITIVES) + " Or name a .jsonl file."
+            yield Fault("annotator.positives", f"`{origin}` is unknown", mend)
+        elif not storage.exists(origin):
+            yield Fault("annotator.positives", f"{origin} is not there", "Mend the path.")
+
+
+def _teacher(recipe: Recipe) -> Iterator[Fault]:
+    if recipe.synthesis is not None and isinstance(recipe.synthesis.teacher, VllmTeacher):
+        yield Fault(
+            "synthesis.teacher.kind",
+            "`vllm` cannot be run by this version",
+            "Use `checkpoint`, or bring the synthetic files as a source and select them.",
+        )
+
+
+def _devices(recipe: Recipe) -> Iterator[Fault]:
+    from snowcoder_jax.training import mesh
+
+    try:
+        devices = mesh.make_mesh(recipe.hardware.mesh)
+    except InputError as e:
+        yield Fault("hardware.mesh", str(e), "Mend the mesh.")
+        return
+    for phase in recipe.phases:
+        try:
+            mesh.check_batch(phase, devices, recipe.hardware.microbatches)
+        except InputError as e:
+            yield Fault(f"phases.{phase.name}.batch_size", str(e), "Mend the batch.")
+
+
+def configure_jax(recipe: Recipe) -> None:
+    """Compile once: a persistent cache beside the run's other results."""
+    import jax
+
+    cache = storage.join(recipe.output, ".jax_cache")
+    if storage.is_local(cache):
+        cache = os.path.abspath(cache)
+    jax.config.update("jax_compilation_cache_dir", cache)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def write_recipe(recipe: Recipe, folders: dict[str, str]) -> None:
+    """Keep the recipe, as it runs, beside the run, and which folders it uses."""
+    text = yaml.safe_dump(strict.to_plain(recipe), sort_keys=False)
+    storage.write_bytes(storage.join(run_folder(recipe), "recipe.yaml"), text.encode())
+    storage.write_json(storage.join(run_folder(recipe), "folders.json"), folders)
+
+
+def preempted() -> type[Exception]:
+    from snowcoder_jax.training.loop import Preempted
+
+    return Preempted

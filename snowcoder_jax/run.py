@@ -1,0 +1,172 @@
+"""Runs a recipe's steps: what is done is skipped, what is stale is redone, what was killed goes on.
+
+A step is a name, a key (the fingerprint of its parameters, its inputs' keys and its code), the
+folder it fills and the work. `step.json`, written last into that folder, says with which key the
+step was finished, which files it left and what it measured. The graph itself is in `graph.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import psutil
+
+from snowcoder_jax import storage
+from snowcoder_jax.errors import InputError
+from snowcoder_jax.progress import Progress
+
+Facts = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """One unit of a run.
+
+    Attributes:
+      name: `train general`; groups share their first word, which is also the command.
+      key: fingerprint of everything the result depends on.
+      folder: what the step fills; `step.json` in it is written last.
+      work: does the step; returns what the report tells of it (JSON).
+      watch: counts what is finished so far, for steps that cannot say so themselves.
+      total: of what `watch` counts.
+      outputs: files outside the folder that must be there too.
+    """
+
+    name: str
+    key: str
+    folder: str
+    work: Callable[[Progress], Facts]
+    watch: Callable[[], int] | None = None
+    total: int = 0
+    outputs: tuple[str, ...] = ()
+
+    @property
+    def record_path(self) -> str:
+        return storage.join(self.folder, "step.json")
+
+
+def finished(step: Step) -> Facts | None:
+    """The record of a finished step, or None where it is missing, stale or has lost files."""
+    if not storage.exists(step.record_path):
+        return None
+    record: Facts = storage.read_json(step.record_path)
+    if record["key"] != step.key:
+        return None
+    if not all(storage.exists(path) for path in step.outputs):
+        return None
+    for relative, size in record["files"].items():
+        path = storage.join(step.folder, relative)
+        if not storage.exists(path) or storage.size_bytes(path) != size:
+            return None
+    return record
+
+
+def execute(steps: Sequence[Step], log: Callable[[str], None]) -> None:
+    """Run, in order, every step that is not finished."""
+    num_done = sum(finished(step) is not None for step in steps)
+    if num_done:
+        log(f"{num_done} of {len(steps)} steps are done already")
+    for number, step in enumerate(steps, start=1):
+        if finished(step) is None:
+            log(f"[{number}/{len(steps)}] {step.name}")
+            record = run_step(step)
+            log(f"  {step.name}: {record['seconds']:.1f} s")
+
+
+def run_step(step: Step) -> Facts:
+    """Do one step and write its record."""
+    storage.remove(step.record_path)
+    start = time.monotonic()
+    with Progress(step.name, step.total) as progress, _Watcher(step, progress) as watcher:
+        facts = step.work(progress)
+    record = {
+        "name": step.name,
+        "key": step.key,
+        "seconds": time.monotonic() - start,
+        "peak_memory_bytes": watcher.peak_bytes,
+        "files": _files(step.folder),
+        "facts": facts,
+    }
+    storage.write_json(step.record_path, record)
+    return record
+
+
+def _files(folder: str) -> dict[str, int]:
+    root = folder.rstrip("/") + "/"
+    # Folders of later steps may lie inside: the first level of a corpus holds its attributes.
+    paths = [p for p in storage.list_files(folder) if "/attributes/" not in p[len(root) - 1 :]]
+    return {p[len(root) :]: storage.size_bytes(p) for p in paths if not p.endswith("/step.json")}
+
+
+class _Watcher:
+    """Samples the memory of this process and its children, and counts finished shards."""
+
+    def __init__(self, step: Step, progress: Progress) -> None:
+        self.peak_bytes = 0
+        self._step = step
+        self._progress = progress
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._loop, daemon=True)
+
+    def __enter__(self) -> _Watcher:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _loop(self) -> None:
+        ticks = 0
+        while True:
+            self.peak_bytes = max(self.peak_bytes, resident_bytes())
+            if self._step.watch is not None and ticks % 4 == 0:
+                self._progress.update(self._step.watch(), self._step.total)
+            ticks += 1
+            if self._stop.wait(0.25):
+                return
+
+
+def resident_bytes() -> int:
+    """Resident memory of this process and all its children."""
+    process = psutil.Process()
+    total = process.memory_info().rss
+    for child in process.children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            total += child.memory_info().rss
+    return int(total)
+
+
+@contextlib.contextmanager
+def run_lock(run_folder: str) -> Iterator[None]:
+    """Keep a second `snowcoder run` of the same run out; freed by the system at any death."""
+    if not storage.is_local(run_folder):
+        yield
+        return
+    path = os.path.join(run_folder, ".lock")
+    with storage.machine_faults(path):
+        os.makedirs(run_folder, exist_ok=True)
+        handle = open(path, "a+")  # noqa: SIM115 (held for the whole run)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as e:
+            raise InputError(
+                f"{run_folder}: another process is running this recipe. "
+                "Wait for it, or give this run another `name`."
+            ) from e
+        yield
+    finally:
+        handle.close()
+
+
+def print_line(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,97 @@
+"""Collects steps, addresses what they make, and fingerprints the code behind each."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+from collections.abc import Callable
+from typing import Any
+
+from snowcoder_jax import storage
+from snowcoder_jax.progress import Progress
+from snowcoder_jax.recipe import Recipe, fingerprint
+from snowcoder_jax.run import Facts, Step
+
+_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+
+@functools.cache
+def code_fingerprint(*relative: str) -> str:
+    """Hash of source files (or of all files of a folder), so that a change of a stage's code
+    redoes that stage and no other."""
+    digest = hashlib.sha256()
+    for name in relative:
+        path = os.path.join(_ROOT, name)
+        paths = storage.list_files(path, "") if os.path.isdir(path) else [path]
+        for file in paths:
+            if "__pycache__" not in file:
+                with open(file, "rb") as f:
+                    digest.update(f.read())
+    return digest.hexdigest()[:16]
+
+
+class Builder:
+    """Steps in the making.
+
+    Attributes:
+      steps: in order.
+      keys: folder -> key of the step that fills it, so that a later key covers what it reads.
+      named: short name -> folder, for what later steps look up.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.steps: list[Step] = []
+        self.keys: dict[str, str] = {}
+        self.named: dict[str, str] = {}
+
+    def path(self, *parts: str) -> str:
+        return storage.join(self.recipe.output, *parts)
+
+    @property
+    def run_folder(self) -> str:
+        return self.path("runs", self.recipe.name)
+
+    def add(
+        self,
+        name: str,
+        *,
+        inside: str,
+        params: Any,
+        reads: tuple[str, ...] = (),
+        code: tuple[str, ...] = (),
+        work: Callable[[str, str, Progress], Facts],
+        watch_suffix: str | None = None,
+        total: int = 0,
+        keyed: bool = True,
+        outputs: tuple[str, ...] = (),
+    ) -> str:
+        """Add a step and return its folder.
+
+        Args:
+          name: unique in the run; also the short name under which `named` knows the folder.
+          inside: the folder is `inside`-KEY (or `inside` itself where not `keyed`).
+          params: what the result depends on besides `reads` and `code`.
+          reads: folders of earlier steps.
+          code: source files behind the result, relative to the repository.
+          work: gets (folder, key, progress).
+          outputs: files outside the folder that must be there too.
+          watch_suffix: count files of this ending in the folder as progress towards `total`.
+        """
+        key = fingerprint(name, params, [self.keys[r] for r in reads], code_fingerprint(*code))
+        separator = "" if inside.endswith("/") else "-"
+        folder = f"{inside}{separator}{key}" if keyed else inside
+        watch = None
+        if watch_suffix is not None:
+            watch = functools.partial(_count_files, folder, watch_suffix)
+        self.steps.append(
+            Step(name, key, folder, functools.partial(work, folder, key), watch, total, outputs)
+        )
+        self.keys[folder] = key
+        self.named[name] = folder
+        return folder
+
+
+def _count_files(folder: str, suffix: str) -> int:
+    return len(storage.list_files(folder, suffix))

@@ -1,0 +1,282 @@
+"""Steps from sources to token ids: ingest, the judging stages, policy, tokenizer, tokens."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from snowcoder_jax import sources, storage
+from snowcoder_jax.progress import Progress
+from snowcoder_jax.recipe import Source
+from snowcoder_jax.run import Facts
+from snowcoder_jax.steps.builder import Builder
+
+if TYPE_CHECKING:
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+_READER = ("snowcoder_jax/text/reader.py", "snowcoder_jax/text/secrets.py")
+_DOCUMENTS = ("beam_pipelines/documents.py",)
+_SHARD = storage.MANIFEST_SUFFIX
+
+
+def options(b: Builder) -> PipelineOptions:
+    from beam_pipelines.options import local_options
+
+    return local_options(b.recipe.hardware.beam_workers)
+
+
+def add_steps(b: Builder) -> None:
+    _add_ingest(b)
+    _add_judges(b)
+    _add_policy(b)
+    _add_tokenizer(b)
+    add_tokens(b, "tokens", b.named["ingest"], b.named["secrets"])
+
+
+def _source_fingerprint(b: Builder, source: Source) -> str:
+    listing = sources.list_source(
+        source, seed=b.recipe.seed, max_file_bytes=b.recipe.corpus.max_file_bytes
+    )
+    return sources.fingerprint([listing])
+
+
+def _num_shards(b: Builder) -> int:
+    return b.recipe.corpus.num_shards * len(b.recipe.sources)
+
+
+def _add_ingest(b: Builder) -> None:
+    recipe, config = b.recipe, b.recipe.corpus
+
+    def work(folder: str, key: str, progress: Progress) -> Facts:
+        from beam_pipelines import ingest
+
+        return ingest.run(
+            recipe.sources,
+            config,
+            seed=recipe.seed,
+            output=folder,
+            key=key,
+            options=options(b),
+        )
+
+    fingerprints = [_source_fingerprint(b, source) for source in recipe.sources]
+    shape = (config.num_shards, config.max_file_bytes, recipe.seed, recipe.sources, fingerprints)
+    b.add(
+        "ingest",
+        inside=b.path("corpora/"),
+        params=shape,
+        code=(
+            "beam_pipelines/ingest.py",
+            "snowcoder_jax/sources.py",
+            "snowcoder_jax/source_files.py",
+            "snowcoder_jax/archives.py",
+            "snowcoder_jax/text/license_names.py",
+            "snowcoder_jax/languages.py",
+            *_DOCUMENTS,
+        ),
+        work=work,
+        watch_suffix=_SHARD,
+        total=_num_shards(b),
+    )
+
+
+def _add_judges(b: Builder) -> None:
+    corpus, config = b.named["ingest"], b.recipe.corpus
+    inside = storage.join(corpus, "attributes")
+
+    def rules(folder: str, key: str, progress: Progress) -> Facts:
+        from beam_pipelines import rules as stage
+
+        rows = stage.run(corpus, config.rules, output=folder, key=key, options=options(b))
+        return {"rows": rows}
+
+    def duplicates(folder: str, key: str, progress: Progress) -> Facts:
+        from beam_pipelines import duplicates as stage
+
+        rows = stage.run(corpus, config.duplicates, output=folder, key=key, options=options(b))
+        return {"rows": rows}
+
+    def contamination(folder: str, key: str, progress: Progress) -> Facts:
+        from beam_pipelines import contamination as stage
+
+        rows = stage.run(corpus, config.contamination, output=folder, key=key, options=options(b))
+        return {"rows": rows}
+
+    judges = {
+        "rules": (rules, config.rules),
+        "duplicates": (duplicates, config.duplicates),
+        "contamination": (contamination, config.contamination),
+    }
+    for name, (work, params) in judges.items():
+        code: tuple[str, ...] = (f"beam_pipelines/{name}.py", f"snowcoder_jax/text/{name}.py")
+        if name == "contamination":
+            code += ("snowcoder_jax/problems/evaluation",)
+        b.add(
+            name,
+            inside=storage.join(inside, name),
+            params=params,
+            reads=(corpus,),
+            code=(*code, *_READER, *_DOCUMENTS),
+            work=work,
+            watch_suffix=_SHARD,
+            total=_num_shards(b),
+        )
+    add_secrets(b, "secrets", corpus)
+
+
+def add_secrets(b: Builder, name: str, corpus: str) -> str:
+    """The secrets stage over any corpus (the synthetic one too)."""
+    def work(folder: str, key: str, progress: Progress) -> Facts:
+        from beam_pipelines import secrets as stage
+
+        rows = stage.run(corpus, output=folder, key=key, options=options(b))
+        return {"rows": rows}
+
+    return b.add(
+        name,
+        inside=storage.join(corpus, "attributes", "secrets"),
+        params=None,
+        reads=(corpus,),
+        code=("beam_pipelines/secrets.py", *_READER, *_DOCUMENTS),
+        work=work,
+        watch_suffix=_SHARD,
+        total=_num_shards(b),
+    )
+
+
+def _add_policy(b: Builder) -> None:
+    recipe = b.recipe
+    corpus = b.named["ingest"]
+    verdicts = {name: b.named[name] for name in ("rules", "duplicates", "contamination")}
+
+    def work(folder: str, key: str, progress: Progress) -> Facts:
+        from beam_pipelines import select
+
+        rows = select.run_policy(
+            corpus,
+            verdicts=verdicts,
+            permissive_only=recipe.corpus.licenses == "permissive",
+            seed=recipe.seed,
+            heldout_share=recipe.corpus.heldout_share,
+            output=folder,
+            key=key,
+            options=options(b),
+        )
+        return {"rows": rows}
+
+    b.add(
+        "policy",
+        inside=storage.join(corpus, "attributes", "policy"),
+        params=(recipe.corpus.licenses, recipe.seed, recipe.corpus.heldout_share),
+        reads=(corpus, *verdicts.values()),
+        code=("beam_pipelines/select.py", "snowcoder_jax/text/licenses.py", *_DOCUMENTS),
+        work=work,
+        watch_suffix=_SHARD,
+        total=_num_shards(b),
+    )
+
+
+def _add_tokenizer(b: Builder) -> None:
+    recipe = b.recipe
+    corpus, secrets, policy = (b.named[n] for n in ("ingest", "secrets", "policy"))
+
+    def work(folder: str, key: str, progress: Progress) -> Facts:
+        from beam_pipelines import texts
+        from snowcoder_jax import tokenizer
+
+        total = texts.total_bytes(corpus, policy, "train")
+        share = min(1.0, recipe.tokenizer.sample_bytes / max(1, total))
+        choose = texts.sampled(
+            texts.in_split(policy, "train"),
+            corpus,
+            share=share,
+            seed=recipe.seed,
+            purpose="tokenizer",
+        )
+        sample = [d.text for d in texts.read_texts(corpus, secrets, choose)]
+        tokenizer.train(sample, recipe.tokenizer.vocab_size, folder)
+        trained = tokenizer.Tokenizer.load(folder)
+        probe = sample[:200]
+        trained.check_agreement(probe)
+        num_tokens = sum(len(ids) for ids in trained.encode_batch(probe))
+        return {
+            "vocab_size": trained.vocab_size,
+            "sample_documents": len(sample),
+            "bytes_per_token": sum(len(t.encode()) for t in probe) / max(1, num_tokens),
+        }
+
+    b.add(
+        "tokenizer",
+        inside=b.path("tokenizers/"),
+        params=(recipe.tokenizer, recipe.seed),
+        reads=(corpus, secrets, policy),
+        code=("snowcoder_jax/tokenizer.py", "beam_pipelines/texts.py", *_READER),
+        work=work,
+    )
+
+
+def add_tokens(b: Builder, name: str, corpus: str, secrets: str) -> str:
+    """The tokens stage over any corpus (the synthetic one too)."""
+    tokenizer = b.named["tokenizer"]
+
+    def work(folder: str, key: str, progress: Progress) -> Facts:
+        from beam_pipelines import tokens as stage
+
+        rows = stage.run(
+            corpus,
+            secrets=secrets,
+            tokenizer=tokenizer,
+            output=folder,
+            key=key,
+            options=options(b),
+        )
+        return {"rows": rows}
+
+    return b.add(
+        name,
+        inside=storage.join(corpus, "attributes", "tokens"),
+        params=None,
+        reads=(corpus, secrets, tokenizer),
+        code=("beam_pipelines/tokens.py", "snowcoder_jax/tokenizer.py", *_READER, *_DOCUMENTS),
+        work=work,
+        watch_suffix=_SHARD,
+        total=_num_shards(b),
+    )
+
+
+def add_selection(b: Builder, name: str) -> str:
+    """Select by the recipe's selection `name`; adds the step once."""
+    step = f"select {name}"
+    if step in b.named:
+        return b.named[step]
+    recipe, selection = b.recipe, b.recipe.selection(name)
+    synthetic = selection.source == "synthetic"
+    prefix = "synthetic " if synthetic else ""
+    corpus = b.named["synthesize" if synthetic else "ingest"]
+    policy, tokens = b.named[f"{prefix}policy"], b.named[f"{prefix}tokens"]
+    quality = b.named["quality"] if selection.order == "quality" else None
+
+    def work(folder: str, key: str, progress: Progress) -> Facts:
+        from beam_pipelines import select
+
+        inputs = select.Inputs(corpus, policy, tokens, quality)
+        ranking = select.ranking_of(selection, recipe.seed)
+        cutoffs = select.run_selection(
+            inputs, ranking, output=folder, key=key, options=options(b)
+        )
+        return {"cutoffs": {k: dataclasses.asdict(c) for k, c in cutoffs.items()}}
+
+    return b.add(
+        step,
+        inside=b.path("selections/"),
+        params=(
+            selection.order,
+            selection.tokens,
+            selection.language_shares,
+            recipe.seed,
+            name if selection.order == "random" else None,
+        ),
+        reads=tuple(f for f in (corpus, policy, tokens, quality) if f),
+        code=("beam_pipelines/select.py", *_DOCUMENTS),
+        work=work,
+    )
