@@ -1,0 +1,1 @@
+"""What a checkpoint can do: sampling, problems, the sandbox, scores."""
