@@ -1,0 +1,1 @@
+"""Synthetic documents: seeds, prompts, teachers, acceptance, and the step that joins them."""
