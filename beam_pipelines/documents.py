@@ -93,7 +93,7 @@ def write_batches(
 BatchFunction = Callable[..., pa.Table]
 
 
-class _ShardFn(beam.DoFn):  # type: ignore[misc]
+class _ShardFn(beam.DoFn):
     def __init__(
         self,
         function: BatchFunction,

@@ -80,7 +80,7 @@ def join_texts(
     head_tokens_of_row: dict[int, int],
     tokenizer: Tokenizer,
 ) -> Stream:
-    """`<repo_name>NAME<file_sep>PATH NEWLINE CODE ... <|endoftext|>`, names in half of the texts."""
+    """`<repo_name>NAME<file_sep>PATH NEWLINE CODE ... <|endoftext|>`, some without names."""
     stream = Stream()
     file_sep = [tokenizer.special(FILE_SEP)]
     for text in texts:
@@ -128,7 +128,9 @@ def cut_records(stream: Stream, sequence_length: int, pad_id: int) -> Iterator[R
         )
 
 
-def _head_tokens(job: PackJob, shard: Shard, ids: list[npt.NDArray[np.int32] | None]) -> dict[int, int]:
+def _head_tokens(
+    job: PackJob, shard: Shard, ids: list[npt.NDArray[np.int32] | None]
+) -> dict[int, int]:
     if job.heads is None:
         return {}
     tokenizer = Tokenizer.load(job.tokenizer)
@@ -168,7 +170,7 @@ def pack_shard(job: PackJob, shard: Shard, output: str, key: str) -> None:
         )
         for partition, texts in sorted(parts.items()):
             stream = join_texts(texts, ids, heads, Tokenizer.load(job.tokenizer))
-            shards.append(_write_stream(job, shard, partition, stream, output))
+            shards.append(_write_stream(job, shard, partition, stream, output, key))
     storage.write_json(done_path, {"key": key, "shards": shards})
 
 
@@ -183,7 +185,7 @@ def _token_ids(path: str, wanted: set[int]) -> list[npt.NDArray[np.int32] | None
 
 
 def _write_stream(
-    job: PackJob, shard: Shard, partition: str, stream: Stream, output: str
+    job: PackJob, shard: Shard, partition: str, stream: Stream, output: str, key: str
 ) -> dict[str, object]:
     tokenizer = Tokenizer.load(job.tokenizer)
     name = shard.relative.replace("/", "-").removesuffix(".parquet")
@@ -209,6 +211,7 @@ def _write_stream(
     )
     with storage.atomic_path(path.removesuffix(".array_record") + ".sources.parquet") as temporary:
         pq.write_table(sources, temporary)
+    storage.write_manifest(path, key, rows=num_records)
     return {
         "path": relative,
         "language": partition,
@@ -220,7 +223,7 @@ def _write_stream(
     }
 
 
-class _PackFn(beam.DoFn):  # type: ignore[misc]
+class _PackFn(beam.DoFn):
     def __init__(self, job: PackJob, output: str, key: str) -> None:
         self._job, self._output, self._key = job, output, key
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import apache_beam as beam
 import numpy as np
@@ -51,8 +52,8 @@ def apply_policy(
     heldout_share: float,
 ) -> pa.Table:
     """The first verdict that is not a pass drops the document, licence first."""
+    rows: list[tuple[Any, ...]] = []
     columns = [zip(*(t[n].to_pylist() for n in _VERDICT_NAMES), strict=True) for t in verdicts]
-    rows = []
     contents = pa.compute.binary_length(table["content"].cast(pa.large_binary())).to_pylist()
     documents_rows = zip(table["repo"].to_pylist(), table["license"].to_pylist(), strict=True)
     for (repo, license_id), *judged in zip(documents_rows, *columns, strict=True):
@@ -193,9 +194,7 @@ def _rank(
     table: pa.Table, ranking: Ranking
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.uint64]]:
     ids = table["id"].to_pylist()
-    ties = np.array(
-        [storage.seeded_hash(ranking.seed, ranking.purpose, i) for i in ids], np.uint64
-    )
+    ties = np.array([storage.seeded_hash(ranking.seed, ranking.purpose, i) for i in ids], np.uint64)
     if ranking.order == "quality":
         score = np.asarray(table["score"].fill_null(-1.0).to_numpy(), np.float64)
         return -score, ties
@@ -260,7 +259,7 @@ def find_cutoff(parts: Iterable[Candidates], budget: float) -> Cutoff:
     )
 
 
-class _RankFn(beam.DoFn):  # type: ignore[misc]
+class _RankFn(beam.DoFn):
     def __init__(self, inputs: Inputs, ranking: Ranking) -> None:
         self._inputs = inputs
         self._ranking = ranking

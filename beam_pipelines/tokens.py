@@ -40,6 +40,7 @@ def encode_documents(table: pa.Table, secrets: pa.Table, *, tokenizer_folder: st
     ids = [None if text is None else tokenizer.encode_array(text) for text in texts]
     num_tokens = np.array([0 if i is None else len(i) for i in ids], np.int32)
     unreadable = np.array([i is None for i in ids], np.bool_)
+    flat = np.concatenate([np.zeros(0, np.int32), *(i for i in ids if i is not None)])
     nothing = pa.nulls(len(ids), pa.float64())
     return pa.table(
         [
@@ -51,7 +52,7 @@ def encode_documents(table: pa.Table, secrets: pa.Table, *, tokenizer_folder: st
             pa.array(num_tokens),
             pa.ListArray.from_arrays(
                 pa.array(np.concatenate([[0], np.cumsum(num_tokens)]), pa.int32()),
-                pa.array(np.concatenate([np.zeros(0, np.int32), *(i for i in ids if i is not None)])),
+                pa.array(flat),
                 mask=pa.array(unreadable),
             ),
         ],

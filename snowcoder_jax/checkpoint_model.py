@@ -37,7 +37,8 @@ def load(checkpoint: str) -> CheckpointModel:
         )
     if not storage.exists(checkpoint):
         phases = os.path.dirname(checkpoint)
-        found = sorted(n for n in os.listdir(phases) if n[0] != ".") if os.path.isdir(phases) else []
+        names = os.listdir(phases) if os.path.isdir(phases) else []
+        found = sorted(name for name in names if name[0] != ".")
         raise InputError(f"{checkpoint}: is not there. Found: {', '.join(found) or 'none'}.")
     tokenizer = storage.read_json(storage.join(run, "folders.json"))["tokenizer"]
     return CheckpointModel(load_recipe(recipe_path), load_params(checkpoint), tokenizer)

@@ -7,7 +7,14 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from snowcoder_jax.errors import EXIT_DONE, EXIT_INPUT, EXIT_MACHINE, EXIT_SAVED, InputError, MachineError
+from snowcoder_jax.errors import (
+    EXIT_DONE,
+    EXIT_INPUT,
+    EXIT_MACHINE,
+    EXIT_SAVED,
+    InputError,
+    MachineError,
+)
 from snowcoder_jax.recipe import Recipe, load_recipe
 
 # A command that does part of a run, and the first words of the steps it ends with.

@@ -41,15 +41,15 @@ LANGUAGES: tuple[Language, ...] = (
         mix_percent=8.7,
     ),
     Language("C", (".c", ".h"), mix_percent=10.1),
-    Language("JavaScript", (".js", ".mjs", ".cjs", ".jsx"), interpreters=("node",), mix_percent=13.2),
+    Language(
+        "JavaScript", (".js", ".mjs", ".cjs", ".jsx"), interpreters=("node",), mix_percent=13.2
+    ),
     Language("PHP", (".php", ".phtml"), interpreters=("php",), mix_percent=10.9),
     Language("C#", (".cs",), mix_percent=7.3),
     Language("Go", (".go",), mix_percent=4.3),
     Language("TypeScript", (".ts", ".tsx", ".mts", ".cts"), mix_percent=5.6),
     Language("SQL", (".sql",), line_comment="--", mix_percent=1.8),
-    Language(
-        "Ruby", (".rb", ".rake", ".gemspec"), ("Rakefile", "Gemfile"), ("ruby",), "#", 1.5
-    ),
+    Language("Ruby", (".rb", ".rake", ".gemspec"), ("Rakefile", "Gemfile"), ("ruby",), "#", 1.5),
     Language("Rust", (".rs",), mix_percent=1.5),
     Language("Jupyter Notebook", (".ipynb",), line_comment="#", mix_percent=3.2),
     Language("Scala", (".scala", ".sc"), mix_percent=0.94),

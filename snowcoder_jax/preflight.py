@@ -50,9 +50,7 @@ def _output(recipe: Recipe) -> Iterator[Fault]:
 def _benchmarks(recipe: Recipe) -> Iterator[Fault]:
     for path in recipe.corpus.contamination.benchmarks:
         if not storage.exists(path):
-            yield Fault(
-                "corpus.contamination.benchmarks", f"{path} is not there", "Mend the path."
-            )
+            yield Fault("corpus.contamination.benchmarks", f"{path} is not there", "Mend the path.")
 
 
 def _annotator(recipe: Recipe) -> Iterator[Fault]:

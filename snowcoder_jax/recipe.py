@@ -130,7 +130,6 @@ class Corpus:
     rules: Rules = Rules()
     duplicates: Duplicates = Duplicates()
     contamination: Contamination = Contamination()
-    redact_secrets: bool = True
 
 
 @dataclass(frozen=True)
@@ -369,7 +368,9 @@ def fingerprint(*parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def load_recipe(path: str, overrides: tuple[str, ...] = (), extra_sources: tuple[str, ...] = ()) -> Recipe:
+def load_recipe(
+    path: str, overrides: tuple[str, ...] = (), extra_sources: tuple[str, ...] = ()
+) -> Recipe:
     """Read a recipe file.
 
     Args:

@@ -176,7 +176,8 @@ def _language_shares(at: str, shares: dict[str, float], known: list[str]) -> Ite
         if not 0 <= share <= 1:
             yield Fault(f"{at}.{language}", f"{share} is not a share", "Give 0 to 1.")
     if sum(shares.values()) > 1:
-        yield Fault(at, f"the shares add up to {sum(shares.values()):g}", "Keep them at 1 or below.")
+        problem = f"the shares add up to {sum(shares.values()):g}"
+        yield Fault(at, problem, "Keep them at 1 or below.")
 
 
 def _synthesis(recipe: Recipe) -> Iterator[Fault]:

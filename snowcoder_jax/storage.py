@@ -52,7 +52,7 @@ def list_files(folder: str, suffix: str = "") -> list[str]:
 def open_read(path: str) -> IO[bytes]:
     if is_local(path):
         return open(path, "rb")
-    return fsspec.open(path, "rb").open()  # type: ignore[no-any-return]
+    return fsspec.open(path, "rb").open()
 
 
 def read_bytes(path: str) -> bytes:
@@ -189,7 +189,8 @@ def is_done(path: str, key: str) -> bool:
 
 def seeded_hash(seed: int, purpose: str, identity: str) -> int:
     """64 uniform bits from (seed, purpose, identity): the only source of chance for data."""
-    return xxhash.xxh3_64_intdigest(f"{purpose}\x00{identity}".encode("utf-8", "surrogatepass"), seed)
+    data = f"{purpose}\x00{identity}".encode("utf-8", "surrogatepass")
+    return xxhash.xxh3_64_intdigest(data, seed)
 
 
 def seeded_share(seed: int, purpose: str, identity: str) -> float:

@@ -41,9 +41,7 @@ SPECIAL_TOKENS = (
 )
 
 # GPT-2's word splitting, digits one by one. One pattern for both libraries, so that they agree.
-WORD_PATTERN = (
-    r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-)
+WORD_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
 
 def train(texts: Iterable[str], vocab_size: int, folder: str) -> None:
@@ -53,13 +51,13 @@ def train(texts: Iterable[str], vocab_size: int, folder: str) -> None:
       InputError: the texts hold too little to fill the vocabulary.
     """
     tokenizer = tokenizers.Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(  # type: ignore[assignment]
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(tokenizers.Regex(WORD_PATTERN), "isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
-    tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         special_tokens=list(SPECIAL_TOKENS),
@@ -133,6 +131,10 @@ class Tokenizer:
     def encode(self, text: str) -> list[int]:
         """Ids of plain text; a `<|endoftext|>` written in a file is encoded as its letters."""
         return self._fast.encode_ordinary(text)
+
+    def encode_array(self, text: str) -> npt.NDArray[np.int32]:
+        """`encode` as int32 [number of tokens], without a Python object for each id."""
+        return self._fast.encode_to_numpy(text, disallowed_special=()).astype(np.int32)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         return [self._fast.encode_ordinary(text) for text in texts]

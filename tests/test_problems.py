@@ -11,9 +11,7 @@ import pytest
 import yaml
 
 PROBLEMS = pathlib.Path(__file__).parents[1] / "snowcoder_jax" / "problems"
-POSITIVES = sorted(
-    path for path in (PROBLEMS / "positives").iterdir() if path.is_file()
-)
+POSITIVES = sorted(path for path in (PROBLEMS / "positives").iterdir() if path.is_file())
 EVALUATION = sorted((PROBLEMS / "evaluation").glob("*.yaml"))
 
 # Languages besides Python; each has exactly one positive.

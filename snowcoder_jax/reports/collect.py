@@ -39,9 +39,7 @@ def collect(b: Builder) -> Facts:
         "machine": _machine(),
         "status": "partial" if unfinished else "complete",
         "unfinished": unfinished,
-        "model": {
-            "parameters": decoder.num_parameters(recipe.model, recipe.tokenizer.vocab_size)
-        },
+        "model": {"parameters": decoder.num_parameters(recipe.model, recipe.tokenizer.vocab_size)},
         "corpus": corpus_facts.corpus(b, facts),
         "tokenizer": {**facts.get("tokenizer", {}), "seconds": _seconds(records, "tokenizer")},
         "annotator": corpus_facts.annotator(b, facts),
@@ -171,7 +169,29 @@ def _synthesis(b: Builder, facts: dict[str, Facts]) -> Facts | None:
                     f"{_repeat(phase, part['selection'])} times); the other {part['shortfall']} "
                     f"({part['shortfall'] / wanted:.0%}) were filled from the selection."
                 )
-    return {**facts["synthesize"], "mixture_note": " ".join(notes)}
+    made = facts["synthesize"]
+    return {
+        "requests": made["requests"],
+        "accepted": made["accepted"],
+        "yield": made["yield"],
+        "reasons": {"accepted": made["accepted"], **made["reasons"]},
+        "cut_off": made["cut_off"],
+        "generated_tokens": made["tokens"]["generated"],
+        "kept_tokens": made["tokens"]["kept"],
+        "copied_tokens": made["tokens"]["copied"],
+        "samples": [
+            {
+                "seed_path": sample["seed_path"],
+                "head": sample["head"],
+                "generated": sample["text"],
+                "accepted": kind == "accepted",
+                "reason": kind,
+            }
+            for kind, samples in made["samples"].items()
+            for sample in samples
+        ],
+        "mixture_note": " ".join(notes),
+    }
 
 
 def _repeat(phase: Phase, selection: str) -> int:
@@ -185,4 +205,3 @@ def _faults(evaluations: dict[str, Facts]) -> list[str]:
         for name, evaluation in evaluations.items()
         if evaluation.get("harness_ok") is False
     ]
-

@@ -76,9 +76,7 @@ def _funnel(rows: list[Facts]) -> list[Facts]:
     """What is left after each stage, and what it took away."""
     left_documents = sum(r["documents"] for r in rows)
     left_bytes = sum(r["bytes"] for r in rows)
-    result = [
-        {"stage": "ingest", "documents": left_documents, "bytes": left_bytes, "reasons": {}}
-    ]
+    result = [{"stage": "ingest", "documents": left_documents, "bytes": left_bytes, "reasons": {}}]
     for stage in ("license", "rules", "duplicates", "contamination"):
         gone = [r for r in rows if r["stage"] == stage]
         left_documents -= sum(r["documents"] for r in gone)

@@ -30,9 +30,15 @@ def corpus(report: dict[str, Any]) -> list[object]:
     content: list[object] = [
         tag(
             "p",
-            formats.count(documents), " documents (", formats.size(data.get("bytes")),
-            ") came in; ", formats.count(kept), " (", formats.size(data.get("kept_bytes")),
-            ") were kept", f", {share}." if share else ".",
+            formats.count(documents),
+            " documents (",
+            formats.size(data.get("bytes")),
+            ") came in; ",
+            formats.count(kept),
+            " (",
+            formats.size(data.get("kept_bytes")),
+            ") were kept",
+            f", {share}." if share else ".",
         )
     ]
     stages = sequence(data.get("funnel"))
@@ -120,15 +126,15 @@ def sources(report: dict[str, Any]) -> list[object]:
     return [
         tag("h3", "Languages"),
         table(
-            ["language", "documents", "size", "kept", ""], language_rows, numeric=(1, 2, 3),
+            ["language", "documents", "size", "kept", ""],
+            language_rows,
+            numeric=(1, 2, 3),
             class_="bars",
         )
         if language_rows
         else nothing,
         tag("h3", "Licences"),
-        table(
-            ["licence", "documents", "size", ""], license_rows, numeric=(1, 2), class_="bars"
-        )
+        table(["licence", "documents", "size", ""], license_rows, numeric=(1, 2), class_="bars")
         if license_rows
         else nothing,
         *_repositories(sequence(data.get("repositories"))),
@@ -189,13 +195,20 @@ def annotator(report: dict[str, Any]) -> list[object]:
     )
     facts = tag(
         "p",
-        "A linear head on the encoder ", tag("b", formats.text(data.get("encoder"))),
-        ", taught with ", positives or formats.missing(), " as good examples against ",
-        formats.count(data.get("negatives")), " random documents. On examples kept aside it ranks "
+        "A linear head on the encoder ",
+        tag("b", formats.text(data.get("encoder"))),
+        ", taught with ",
+        positives or formats.missing(),
+        " as good examples against ",
+        formats.count(data.get("negatives")),
+        " random documents. On examples kept aside it ranks "
         "a good one above a random one with an area under the ROC curve of ",
-        tag("b", formats.bits(data.get("auc"))), " (0.5 is chance, 1 perfect)",
-        tag("span", epochs, class_="small"), ". It scored ",
-        formats.count(data.get("scored_files")), " files.",
+        tag("b", formats.bits(data.get("auc"))),
+        " (0.5 is chance, 1 perfect)",
+        tag("span", epochs, class_="small"),
+        ". It scored ",
+        formats.count(data.get("scored_files")),
+        " files.",
     )
     return [
         facts,
@@ -229,9 +242,12 @@ def _scored_files(title: str, files: list[Any]) -> list[object]:
         summary = join(
             [
                 tag("b", formats.bits(at(file, "score")), class_="score"),
-                " ", str(at(file, "repo") or "?"), " ",
+                " ",
+                str(at(file, "repo") or "?"),
+                " ",
                 tag("span", str(at(file, "path") or "?"), class_="path"),
-                " ", tag("small", str(language or "")),
+                " ",
+                tag("small", str(language or "")),
             ]
         )
         blocks.append(details(summary, code_block(at(file, "code"), str(language or ""))))
@@ -244,8 +260,11 @@ def selections(report: dict[str, Any]) -> list[object]:
     for name, selection in mapping(report.get("selections")).items():
         shares = mapping(at(selection, "share"))
         languages = dict.fromkeys(
-            [*shares, *mapping(at(selection, "thresholds")),
-             *mapping(at(selection, "effective_percent"))]
+            [
+                *shares,
+                *mapping(at(selection, "thresholds")),
+                *mapping(at(selection, "effective_percent")),
+            ]
         )
         ordered = sorted(languages, key=lambda n: (-(formats.number(shares.get(n)) or 0.0), n))
         for i, language in enumerate(ordered or ["—"]):
@@ -266,7 +285,12 @@ def selections(report: dict[str, Any]) -> list[object]:
     if not rows:
         return [tag("p", formats.missing())]
     header = [
-        "selection", "documents", "tokens", "language", "share", "taken of its language",
+        "selection",
+        "documents",
+        "tokens",
+        "language",
+        "share",
+        "taken of its language",
         "lowest score",
     ]
     return [table(header, rows, numeric=(1, 2, 4, 5, 6))]
@@ -293,7 +317,9 @@ def synthesis(report: dict[str, Any]) -> list[object]:
             "div",
             table(["", ""], facts, numeric=(1,), class_="plain"),
             _reasons(
-                "What became of each request", data.get("reasons"), data.get("requests"),
+                "What became of each request",
+                data.get("reasons"),
+                data.get("requests"),
                 "requests",
             ),
             class_="columns",
@@ -317,10 +343,16 @@ def _synthetic_sample(sample: Any, open_: bool) -> Html:
     )
     pair = tag(
         "div",
-        tag("figure", tag("figcaption", "given: the head of the seed"),
-            code_block(at(sample, "head"), "Python", "given")),
-        tag("figure", tag("figcaption", "written by the model"),
-            code_block(at(sample, "generated"), "Python", "written")),
+        tag(
+            "figure",
+            tag("figcaption", "given: the head of the seed"),
+            code_block(at(sample, "head"), "Python", "given"),
+        ),
+        tag(
+            "figure",
+            tag("figcaption", "written by the model"),
+            code_block(at(sample, "generated"), "Python", "written"),
+        ),
         class_="pair",
     )
     return details(summary, pair, open_=open_)

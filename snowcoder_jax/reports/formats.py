@@ -70,8 +70,10 @@ def duration_text(value: object) -> str | None:
     ):
         if seconds >= size:
             rest = seconds % size // small_size
-            return f"{seconds // size} {unit} {rest} {small_unit}" if rest else (
-                f"{seconds // size} {unit}"
+            return (
+                f"{seconds // size} {unit} {rest} {small_unit}"
+                if rest
+                else (f"{seconds // size} {unit}")
             )
     return f"{seconds} s"
 

@@ -65,8 +65,11 @@ def render(report: dict[str, Any]) -> str:
         _opening(report),
         tag("nav", *links, aria_label="Sections"),
         tag("main", *sections),
-        tag("footer", "Every figure on this page was computed in this run; the raw ones are in "
-            "report.json beside it and appear when the pointer rests on a figure."),
+        tag(
+            "footer",
+            "Every figure on this page was computed in this run; the raw ones are in "
+            "report.json beside it and appear when the pointer rests on a figure.",
+        ),
     )
     return "<!doctype html>\n" + tag("html", head, body, lang="en") + "\n"
 
@@ -83,13 +86,22 @@ def _opening(report: dict[str, Any]) -> Html:
         "header",
         tag("p", "SnowCoder-JAX run", class_="kicker"),
         tag("h1", report.get("name") or "unnamed run"),
-        tag("p", tag("b", "This run is not finished"), ": what is missing below has not been "
-            "measured yet.", f" Still to come: {', '.join(unfinished)}." if unfinished else None,
-            class_="banner")
+        tag(
+            "p",
+            tag("b", "This run is not finished"),
+            ": what is missing below has not been measured yet.",
+            f" Still to come: {', '.join(unfinished)}." if unfinished else None,
+            class_="banner",
+        )
         if report.get("status") != "complete"
         else None,
-        tag("div", tag("b", "Something is wrong with this run:"),
-            tag("ul", *(tag("li", f) for f in faults)), class_="banner fault", role="alert")
+        tag(
+            "div",
+            tag("b", "Something is wrong with this run:"),
+            tag("ul", *(tag("li", f) for f in faults)),
+            class_="banner fault",
+            role="alert",
+        )
         if faults
         else None,
         tag("p", story.lead(report), class_="lead"),
@@ -112,18 +124,31 @@ def _key_figures(report: dict[str, Any]) -> Html:
         ("model", formats.count(at(report, "model", "parameters")), "parameters"),
         ("trained on", formats.count(sum(tokens) if tokens else None), "tokens"),
         (
-            "held-out code", formats.bits(at(last, "heldout_bits_per_byte", "all")),
+            "held-out code",
+            formats.bits(at(last, "heldout_bits_per_byte", "all")),
             f"bits per byte ({order or 'n'}-gram: {yardstick or formats.NOT_MEASURED})",
         ),
-        ("problems solved", formats.missing() if solved == formats.NOT_MEASURED else solved,
-         f"solutions: {solutions} bits per byte" if solutions else "greedy, one try"),
-        ("corpus", formats.count(at(report, "corpus", "kept_documents")),
-         f"documents kept of {formats.count_text(at(report, 'corpus', 'documents')) or '?'}"),
+        (
+            "problems solved",
+            formats.missing() if solved == formats.NOT_MEASURED else solved,
+            f"solutions: {solutions} bits per byte" if solutions else "greedy, one try",
+        ),
+        (
+            "corpus",
+            formats.count(at(report, "corpus", "kept_documents")),
+            f"documents kept of {formats.count_text(at(report, 'corpus', 'documents')) or '?'}",
+        ),
         ("annotator", formats.bits(at(report, "annotator", "auc")), "area under the ROC curve"),
-        ("synthesis", formats.percent(at(report, "synthesis", "yield")),
-         f"accepted of {requests or 'all'} requests"),
-        ("time", formats.duration(story.total_seconds(report)),
-         join(["peak memory ", formats.size(report.get("peak_memory_bytes"))])),
+        (
+            "synthesis",
+            formats.percent(at(report, "synthesis", "yield")),
+            f"accepted of {requests or 'all'} requests",
+        ),
+        (
+            "time",
+            formats.duration(story.total_seconds(report)),
+            join(["peak memory ", formats.size(report.get("peak_memory_bytes"))]),
+        ),
     ]
     cards = [
         tag("div", tag("dt", name), tag("dd", tag("b", value), tag("small", unit)))

@@ -125,7 +125,10 @@ def _draw_training(curves: Sequence[Curve], width: float) -> Figure:
     spans = [max(c.steps[-1] - c.steps[0], 1.0) for c in curves]
     shares = [max(s / sum(spans), MIN_PHASE_POINTS / width) for s in spans]
     panels: Any = figure.subplots(
-        2, len(curves), sharey="row", squeeze=False,
+        2,
+        len(curves),
+        sharey="row",
+        squeeze=False,
         gridspec_kw={"width_ratios": shares, "height_ratios": [2.1, 1]},
     )
     handles: dict[str, Any] = {}
@@ -135,8 +138,10 @@ def _draw_training(curves: Sequence[Curve], width: float) -> Figure:
         _draw_loss(top, curve, color, handles)
         kept = _thinned(curve.learning_rates)
         bottom.plot(
-            [curve.steps[k] for k in kept], [curve.learning_rates[k] for k in kept],
-            color=color, linewidth=1.6,
+            [curve.steps[k] for k in kept],
+            [curve.learning_rates[k] for k in kept],
+            color=color,
+            linewidth=1.6,
         )
         top.tick_params(labelbottom=False)
         for axes in (top, bottom):
@@ -161,8 +166,13 @@ def _draw_training(curves: Sequence[Curve], width: float) -> Figure:
     figure.supxlabel("step", fontsize=10, color=svg.MUTED)
     if handles:
         figure.legend(
-            list(handles.values()), list(handles), frameon=False, fontsize=10,
-            labelcolor=svg.TEXT, loc="outside upper right", handlelength=2.4,
+            list(handles.values()),
+            list(handles),
+            frameon=False,
+            fontsize=10,
+            labelcolor=svg.TEXT,
+            loc="outside upper right",
+            handlelength=2.4,
         )
     return figure
 
@@ -242,13 +252,24 @@ def _draw_bits(
             if value is not None:
                 size = 80 if i == len(series) - 1 else 52
                 axes.scatter(
-                    [value], [y], s=size, color=svg.series_color(i), zorder=3,
-                    edgecolors=svg.PAPER, linewidths=0.8,
+                    [value],
+                    [y],
+                    s=size,
+                    color=svg.series_color(i),
+                    zorder=3,
+                    edgecolors=svg.PAPER,
+                    linewidths=0.8,
                 )
         if row.control is not None:
             axes.scatter(
-                [row.control], [y + CONTROL_DROP], s=36, marker="D", facecolors="none",
-                edgecolors=svg.TEXT, linewidths=1.3, zorder=4,
+                [row.control],
+                [y + CONTROL_DROP],
+                s=36,
+                marker="D",
+                facecolors="none",
+                edgecolors=svg.TEXT,
+                linewidths=1.3,
+                zorder=4,
             )
     axes.set_yticks(range(len(rows)), [clean(r.label) for r in rows])
     axes.tick_params(axis="y", labelcolor=svg.TEXT)
@@ -264,29 +285,46 @@ def _draw_bits(
     if control:
         handles.append(
             Line2D(
-                [], [], linestyle="", marker="D", markersize=6.5, markerfacecolor="none",
+                [],
+                [],
+                linestyle="",
+                marker="D",
+                markersize=6.5,
+                markerfacecolor="none",
                 markeredgecolor=svg.TEXT,
             )
         )
         names.append(f"{clean(control)} (control)")
     if any(r.baseline is not None for r in rows):
         handles.append(
-            Line2D([], [], linestyle="", marker="|", markersize=13, markeredgewidth=2.6,
-                   color=svg.BASELINE)
+            Line2D(
+                [],
+                [],
+                linestyle="",
+                marker="|",
+                markersize=13,
+                markeredgewidth=2.6,
+                color=svg.BASELINE,
+            )
         )
         names.append(clean(baseline))
     figure.legend(
-        handles, names, loc="outside upper left", ncols=len(names) if wide else 2,
-        frameon=False, fontsize=10, labelcolor=svg.TEXT, handletextpad=0.2, columnspacing=1.2,
+        handles,
+        names,
+        loc="outside upper left",
+        ncols=len(names) if wide else 2,
+        frameon=False,
+        fontsize=10,
+        labelcolor=svg.TEXT,
+        handletextpad=0.2,
+        columnspacing=1.2,
     )
     return figure
 
 
 def score_histograms(histograms: Sequence[Histogram]) -> Html | None:
     """Annotator scores by language: one small panel each, thresholds as upright lines."""
-    drawable = [
-        h for h in histograms if len(h.edges) == len(h.counts) + 1 and sum(h.counts) > 0
-    ]
+    drawable = [h for h in histograms if len(h.edges) == len(h.counts) + 1 and sum(h.counts) > 0]
     if not drawable:
         return None
     label = "Distribution of quality scores by language, with the thresholds of the selections"
@@ -311,7 +349,9 @@ def _draw_histograms(histograms: Sequence[Histogram], width: float) -> Figure:
         for i, name in enumerate(names):
             if name in histogram.thresholds:
                 axes.axvline(
-                    histogram.thresholds[name], color=svg.series_color(i + 1), linewidth=2,
+                    histogram.thresholds[name],
+                    color=svg.series_color(i + 1),
+                    linewidth=2,
                     linestyle=(0, (5, 2)) if i else "-",
                 )
         axes.set_title(f"{clean(histogram.label)} ({count_text(sum(histogram.counts))} files)")
@@ -320,13 +360,22 @@ def _draw_histograms(histograms: Sequence[Histogram], width: float) -> Figure:
     figure.supxlabel("score", fontsize=10, color=svg.MUTED)
     if names:
         handles = [
-            Line2D([], [], color=svg.series_color(i + 1), linewidth=2,
-                   linestyle=(0, (5, 2)) if i else "-")
+            Line2D(
+                [],
+                [],
+                color=svg.series_color(i + 1),
+                linewidth=2,
+                linestyle=(0, (5, 2)) if i else "-",
+            )
             for i in range(len(names))
         ]
         figure.legend(
-            handles, [f"threshold of {clean(n)}" for n in names], loc="outside upper left",
-            ncols=len(names) if width > 500 else 1, frameon=False, fontsize=10,
+            handles,
+            [f"threshold of {clean(n)}" for n in names],
+            loc="outside upper left",
+            ncols=len(names) if width > 500 else 1,
+            frameon=False,
+            fontsize=10,
             labelcolor=svg.TEXT,
         )
     return figure

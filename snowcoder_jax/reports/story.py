@@ -185,8 +185,10 @@ def harness_is_sound(phase: Any) -> bool | None:
     figures = [
         formats.number(x)
         for x in (
-            at(references, "passed"), at(references, "total"),
-            at(mutants, "failed"), at(mutants, "total"),
+            at(references, "passed"),
+            at(references, "total"),
+            at(mutants, "failed"),
+            at(mutants, "total"),
         )
     ]
     if any(f is None for f in figures):

@@ -86,9 +86,7 @@ def rc_context() -> AbstractContextManager[None]:
     return matplotlib.rc_context(_RC)
 
 
-def new_figure(
-    width_points: float, height_points: float, column_gap_points: float = 3.0
-) -> Figure:
+def new_figure(width_points: float, height_points: float, column_gap_points: float = 3.0) -> Figure:
     """A figure without a background, laid out so that nothing is cut; one inch is 72 points."""
     layout = ConstrainedLayoutEngine(w_pad=column_gap_points / 72, wspace=0.0)
     figure = Figure(figsize=(width_points / 72, height_points / 72), layout=layout)
@@ -115,9 +113,7 @@ def _numbered_ids(text: str, key: str) -> str:
         return f' id="{new}"' if new else ""
 
     text = _ID.sub(renamed, text)
-    return _REFERENCE.sub(
-        lambda m: m.group(1).removeprefix("xlink:") + names[m.group(2)], text
-    )
+    return _REFERENCE.sub(lambda m: m.group(1).removeprefix("xlink:") + names[m.group(2)], text)
 
 
 def inline_svg(figure: Figure, key: str, label: str) -> Html:

@@ -297,7 +297,11 @@ def times(report: dict[str, Any]) -> list[object]:
     return [
         tag(
             "p",
-            "In all ", formats.duration(total), ", at most ", formats.size(peak), " of memory.",
+            "In all ",
+            formats.duration(total),
+            ", at most ",
+            formats.size(peak),
+            " of memory.",
         ),
         table(["step", "time", "", "peak memory", ""], rows, numeric=(1, 3), class_="bars"),
     ]

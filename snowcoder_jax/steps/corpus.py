@@ -126,6 +126,7 @@ def _add_judges(b: Builder) -> None:
 
 def add_secrets(b: Builder, name: str, corpus: str) -> str:
     """The secrets stage over any corpus (the synthetic one too)."""
+
     def work(folder: str, key: str, progress: Progress) -> Facts:
         from beam_pipelines import secrets as stage
 
@@ -261,9 +262,7 @@ def add_selection(b: Builder, name: str) -> str:
 
         inputs = select.Inputs(corpus, policy, tokens, quality)
         ranking = select.ranking_of(selection, recipe.seed)
-        cutoffs = select.run_selection(
-            inputs, ranking, output=folder, key=key, options=options(b)
-        )
+        cutoffs = select.run_selection(inputs, ranking, output=folder, key=key, options=options(b))
         return {"cutoffs": {k: dataclasses.asdict(c) for k, c in cutoffs.items()}}
 
     return b.add(

@@ -109,7 +109,7 @@ def _add_train(b: Builder, phase: Phase, packs: dict[str, str]) -> None:
             recipe.seed,
             recipe.hardware.compute_dtype,
         ),
-        reads=tuple(packs.values()) + ((start,) if start else ()),
+        reads=(*packs.values(), *((start,) if start else ())),
         work=work,
     )
 
@@ -225,8 +225,7 @@ def add_baseline(b: Builder) -> None:
     lineage = _lineage(b)
     packs = {
         p.name: {
-            part.selection: b.named[f"pack {part.selection} {p.sequence_length}"]
-            for part in p.data
+            part.selection: b.named[f"pack {part.selection} {p.sequence_length}"] for part in p.data
         }
         for p in lineage
     }
@@ -234,14 +233,15 @@ def add_baseline(b: Builder) -> None:
     def work(folder: str, key: str, progress: Progress) -> Facts:
         from snowcoder_jax.steps import baseline
 
-        return baseline.measure(b, lineage, packs, storage.join(folder, "evaluation.json"), progress)
+        output = storage.join(folder, "evaluation.json")
+        return baseline.measure(b, lineage, packs, output, progress)
 
     b.add(
         "baseline",
         inside=storage.join(b.run_folder, "evaluations", "baseline"),
         keyed=False,
         params=(recipe.evaluation, recipe.seed),
-        reads=tuple(b.named[f"train {p.name}"] for p in lineage) + (b.named["policy"],),
+        reads=(*(b.named[f"train {p.name}"] for p in lineage), b.named["policy"]),
         code=("snowcoder_jax/evaluation/ngram.py", "snowcoder_jax/steps/baseline.py"),
         work=work,
     )

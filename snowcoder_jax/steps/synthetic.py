@@ -57,6 +57,7 @@ def _add_synthesis(b: Builder) -> None:
             SeedDocument(d.id, d.repo, d.path, d.language, d.text, scores.get(d.id, 0.0), d.license)
             for d in texts.read_texts(corpus, secrets, texts.selected(seeds))
         ]
+
         def load_checkpoint(phase: str) -> tuple[dict[str, Any], str]:
             checkpoint = b.named[f"train {phase}"]
             return load_params(checkpoint), b.keys[checkpoint]
@@ -68,9 +69,7 @@ def _add_synthesis(b: Builder) -> None:
             seed_documents=documents,
             teacher=make_teacher(recipe, tokenizer, load_checkpoint),
             tokenizer=tokenizer,
-            contamination=ContaminationIndex.from_benchmarks(
-                config.benchmarks, config.ngram_words
-            ),
+            contamination=ContaminationIndex.from_benchmarks(config.benchmarks, config.ngram_words),
             folder=folder,
             key=key,
             on_progress=progress.update,

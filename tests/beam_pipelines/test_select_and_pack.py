@@ -35,7 +35,9 @@ SECRETS_SCHEMA = pa.schema(
 )
 
 
-def row(repo: str, path: str, language: str, content: str, license_id: str = "MIT") -> dict[str, Any]:
+def row(
+    repo: str, path: str, language: str, content: str, license_id: str = "MIT"
+) -> dict[str, Any]:
     identity = hashlib.sha256(f"{repo}\0{path}\0{content}".encode()).hexdigest()[:32]
     return {
         "id": identity,
@@ -166,7 +168,9 @@ def test_whole_repositories_are_held_out(corpus: Corpus) -> None:
     assert {s for group in splits.values() for s in group} == {"train", "heldout"}
 
 
-def run_selection(corpus: Corpus, tmp_path: Path, ranking: select.Ranking, quality: Any = None) -> Any:
+def run_selection(
+    corpus: Corpus, tmp_path: Path, ranking: select.Ranking, quality: Any = None
+) -> Any:
     scores = None
     if quality is not None:
         schema = pa.schema([("id", pa.string()), ("score", pa.float32())])
@@ -175,9 +179,7 @@ def run_selection(corpus: Corpus, tmp_path: Path, ranking: select.Ranking, quali
         )
     inputs = select.Inputs(corpus.root, corpus.policy(), corpus.tokens, scores)
     output = str(tmp_path / "selection")
-    cutoffs = select.run_selection(
-        inputs, ranking, output=output, key=KEY, options=local_options()
-    )
+    cutoffs = select.run_selection(inputs, ranking, output=output, key=KEY, options=local_options())
     rows = corpus.table(output).to_pylist()
     return output, cutoffs, {r["id"] for r in rows if r["selected"]}
 
@@ -233,7 +235,9 @@ def test_budgets_keep_the_named_share_and_the_others_in_proportion() -> None:
     assert budgets == {"Python": 100.0, "Java": 75.0, "C": 25.0}
     # A named language that is not there gives its share back.
     assert select.language_budgets({"C": 10}, 5, {"Python": 0.5}) == {"C": 5.0}
-    assert select.language_budgets(available, None, {}) == {k: float(v) for k, v in available.items()}
+    assert select.language_budgets(available, None, {}) == {
+        k: float(v) for k, v in available.items()
+    }
 
 
 def pack_all(corpus: Corpus, tmp_path: Path, **changes: Any) -> tuple[str, list[Record]]:
@@ -300,9 +304,7 @@ def test_neighbouring_records_overlap_by_one_token_and_only_padding_is_masked(
             assert len(before.masked) == 0
         num_padded = sum(int(e - b) for b, e in records[-1].masked)
         assert num_padded < 17
-    padded = sum(
-        int(e - b) for s in packed.shards for b, e in read_records(s.path)[-1].masked
-    )
+    padded = sum(int(e - b) for s in packed.shards for b, e in read_records(s.path)[-1].masked)
     targets = sum(16 * s.num_records for s in packed.shards)
     assert targets - padded == packed.num_tokens - len(packed.shards)
 
