@@ -1,0 +1,114 @@
+"""metrics.jsonl: one line for each step of a run, appended as it happens.
+
+A resumed phase first cuts the lines past its checkpoint, so that the file reads like that of an
+uninterrupted run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+from types import TracebackType
+from typing import IO, Any
+
+from snowcoder_jax import storage
+
+
+@dataclasses.dataclass(frozen=True)
+class StepMetrics:
+    """One step.
+
+    Attributes:
+      step: of this phase, counted from 1.
+      global_step: of the whole curriculum up to here (the phases it started from counted in).
+      tokens: read in this phase so far.
+      loss: nats a token over the batch; None where it was not finite.
+      grad_norm: global norm before the clip; None where it was not finite.
+      seconds: since the step before; the first also carries start-up and compilation.
+      data_wait_seconds: the part of it spent waiting for the batch.
+      tokens_per_second: of this step.
+      num_skipped: updates skipped in this phase so far.
+    """
+
+    phase: str
+    step: int
+    global_step: int
+    tokens: int
+    loss: float | None
+    learning_rate: float
+    grad_norm: float | None
+    seconds: float
+    data_wait_seconds: float
+    tokens_per_second: float
+    num_skipped: int
+
+
+def finite_or_none(value: float) -> float | None:
+    """JSON has no NaN and no infinity."""
+    return value if math.isfinite(value) else None
+
+
+def read_metrics(path: str, phase: str) -> list[StepMetrics]:
+    """The lines of one phase, in order; none where there is no file."""
+    return [StepMetrics(**line) for line in _lines(path) if line["phase"] == phase]
+
+
+def _lines(path: str) -> list[dict[str, Any]]:
+    if not storage.exists(path):
+        return []
+    # What follows the last newline is a line that a kill cut short.
+    whole = storage.read_bytes(path).rpartition(b"\n")[0]
+    return [json.loads(line) for line in whole.splitlines()]
+
+
+class MetricsLog:
+    """Appends lines for one phase; a context manager.
+
+    On an object store, which cannot append, the file is written whole at each `flush`.
+    """
+
+    def __init__(self, path: str, phase: str, restored_step: int) -> None:
+        self._path = path
+        kept = [
+            line for line in _lines(path) if line["phase"] != phase or line["step"] <= restored_step
+        ]
+        self._text = [json.dumps(line) for line in kept]
+        self._file: IO[str] | None = None
+        self._rewrite()
+        if storage.is_local(path):
+            self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed by __exit__)
+
+    def __enter__(self) -> MetricsLog:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.flush()
+        if self._file is not None:
+            self._file.close()
+
+    def append(self, line: StepMetrics) -> None:
+        text = json.dumps(dataclasses.asdict(line))
+        if self._file is None:
+            self._text.append(text)
+        else:
+            with storage.machine_faults(self._path):
+                self._file.write(text + "\n")
+                self._file.flush()
+
+    def flush(self) -> None:
+        """Make what was appended durable; a checkpoint calls this before it counts as whole."""
+        if self._file is None:
+            self._rewrite()
+        else:
+            with storage.machine_faults(self._path):
+                os.fsync(self._file.fileno())
+
+    def _rewrite(self) -> None:
+        storage.write_bytes(self._path, "".join(f"{line}\n" for line in self._text).encode())
