@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
+from types import FrameType
 
 from snowcoder_jax.errors import (
     EXIT_DONE,
@@ -13,7 +15,7 @@ from snowcoder_jax.errors import (
     EXIT_MACHINE,
     EXIT_SAVED,
     InputError,
-    MachineError,
+    plain_error,
 )
 from snowcoder_jax.recipe import Recipe, load_recipe
 
@@ -32,18 +34,24 @@ GROUPS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code of DESIGN: 0 done, 75 saved, 2 input, 1 machine."""
     args = _parser().parse_args(argv)
+    handler: Callable[[argparse.Namespace], int] = args.handler
+    # While a phase trains, the loop handles SIGTERM itself: it saves first.
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
-        handler: Callable[[argparse.Namespace], int] = args.handler
         return handler(args)
-    except InputError as e:
-        print(f"snowcoder: {e}", file=sys.stderr)
-        return EXIT_INPUT
-    except MachineError as e:
-        print(f"snowcoder: {e}", file=sys.stderr)
-        return EXIT_MACHINE
+    except Exception as e:
+        error = plain_error(e)
+        if error is None:
+            raise
+        print(f"snowcoder: {error}", file=sys.stderr)
+        return EXIT_INPUT if isinstance(error, InputError) else EXIT_MACHINE
     except KeyboardInterrupt:
         print("snowcoder: interrupted; start the same command again to go on", file=sys.stderr)
         return EXIT_SAVED
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 
 class InputError(ValueError):
     """A fault of what the user gave: a recipe, a file, a folder, a flag.
@@ -19,3 +21,27 @@ EXIT_DONE = 0
 EXIT_MACHINE = 1
 EXIT_INPUT = 2
 EXIT_SAVED = 75
+
+# Beam adds where it was to the message, and a worker process sends the whole traceback as text.
+_RAISED = re.compile(r"(?:^|[\s.])(InputError|MachineError): (.+?)(?: \[while running|\n|$)", re.DOTALL)
+_WHERE = re.compile(r" \[while running .*", re.DOTALL)
+
+
+def plain_error(error: BaseException) -> InputError | MachineError | None:
+    """The error a user should read behind `error`, without the dress that libraries put on it.
+
+    None where it is a fault of the program itself, whose traceback must be seen.
+    """
+    if isinstance(error, (InputError, MachineError)):
+        return type(error)(_WHERE.sub("", str(error)))
+    found = _RAISED.findall(str(error))
+    if found:
+        kind, message = found[-1]
+        return InputError(message) if kind == "InputError" else MachineError(message)
+    # Orbax, Arrow and ArrayRecord report a full disk each in a type of its own.
+    if "No space left on device" in str(error) or "Disk quota exceeded" in str(error):
+        return MachineError(
+            "the disk is full. Free some space and start the same command again; what was "
+            f"finished is kept. ({str(error).splitlines()[0][:200]})"
+        )
+    return None
