@@ -54,7 +54,7 @@ def step_by_step(params, prompt, num_new):
 
 
 def test_greedy_is_the_argmax_of_the_plain_forward_pass(params, sampler):
-    prompts = prompts_of(1, 7, 31, 32, 33, 36)
+    prompts = prompts_of(1, 7, 32, 33)
     new = sampler.generate(prompts, max_new_tokens=12, batch_size=4)
     assert new == [step_by_step(params, p, 12) for p in prompts]
 

@@ -1,0 +1,1 @@
+"""The quality annotator: what it learns from, its linear head, scoring (paper section 3.2)."""

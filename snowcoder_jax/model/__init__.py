@@ -1,0 +1,1 @@
+"""The decoder: its maths, its attention, its loss, and its weights in Hugging Face format."""
