@@ -73,5 +73,6 @@ def generate(
         top_p=top_p,
         seeds=[seed],
         stop_ids=[tokenizer.end_of_text, tokenizer.special(FILE_SEP)],
+        batch_size=1,
     )
     return tokenizer.decode(ids)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _ANNOTATION = (
     "snowcoder_jax/annotation",
+    "snowcoder_jax/model/bert.py",
     "snowcoder_jax/model/encoder.py",
     "snowcoder_jax/problems/positives",
 )
