@@ -17,6 +17,7 @@ import apache_beam as beam
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_pipelines import documents
@@ -54,7 +55,7 @@ def apply_policy(
     """The first verdict that is not a pass drops the document, licence first."""
     rows: list[tuple[Any, ...]] = []
     columns = [zip(*(t[n].to_pylist() for n in _VERDICT_NAMES), strict=True) for t in verdicts]
-    contents = pa.compute.binary_length(table["content"].cast(pa.large_binary())).to_pylist()
+    contents = pc.binary_length(table["content"].cast(pa.large_binary())).to_pylist()
     documents_rows = zip(table["repo"].to_pylist(), table["license"].to_pylist(), strict=True)
     for (repo, license_id), *judged in zip(documents_rows, *columns, strict=True):
         if permissive_only and not licenses.is_permissive(license_id):
@@ -173,7 +174,7 @@ def _joined(inputs: Inputs, shard: Shard) -> pa.Table:
         storage.join(inputs.tokens, shard.relative), ["verdict", "num_tokens"]
     )
     table = table.append_column("split", policy["split"])
-    table = table.append_column("readable", pa.compute.equal(tokens["verdict"], "pass"))
+    table = table.append_column("readable", pc.equal(tokens["verdict"], "pass"))
     table = table.append_column("num_tokens", tokens["num_tokens"])
     if inputs.quality is not None:
         quality = documents.read_table(storage.join(inputs.quality, shard.relative), ["score"])
@@ -182,8 +183,8 @@ def _joined(inputs: Inputs, shard: Shard) -> pa.Table:
 
 
 def _eligible(table: pa.Table, ranking: Ranking) -> npt.NDArray[np.bool_]:
-    train = pa.compute.equal(table["split"], "train").fill_null(False)
-    mask = np.asarray(pa.compute.and_(train, table["readable"]).to_numpy(), np.bool_)
+    train = pc.equal(table["split"], "train").fill_null(False)
+    mask = np.asarray(pc.and_(train, table["readable"]).to_numpy(), np.bool_)
     if ranking.order == "quality":
         # A file that was not scored is never taken for a good one.
         mask &= np.asarray(table["score"].is_valid().to_numpy(), np.bool_)
@@ -333,7 +334,7 @@ def mark(
 ) -> pa.Table:
     """Say of each row whether it stands at or above its language's cut."""
     table = table.append_column("split", policy["split"])
-    table = table.append_column("readable", pa.compute.equal(tokens["verdict"], "pass"))
+    table = table.append_column("readable", pc.equal(tokens["verdict"], "pass"))
     if quality is not None:
         table = table.append_column("score", quality["score"])
     eligible = _eligible(table, ranking)

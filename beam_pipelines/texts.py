@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from beam_pipelines import documents
 from beam_pipelines.documents import Shard
@@ -39,7 +40,7 @@ def in_split(policy: str, split: str) -> Callable[[Shard], Mask]:
     """A choice of rows for `read_texts`: those the policy puts on one side of the split."""
 
     def choose(shard: Shard) -> Mask:
-        equal = pa.compute.equal(column(policy, shard, "split"), split)
+        equal = pc.equal(column(policy, shard, "split"), split)
         return np.asarray(equal.fill_null(False).to_numpy(), np.bool_)
 
     return choose
@@ -87,7 +88,7 @@ def total_bytes(corpus: str, policy: str, split: str) -> int:
     total = 0
     for shard in documents.list_shards(corpus):
         mask = pa.array(in_split(policy, split)(shard))
-        total += pa.compute.sum(column(policy, shard, "num_bytes").filter(mask)).as_py() or 0
+        total += pc.sum(column(policy, shard, "num_bytes").filter(mask)).as_py() or 0
     return total
 
 

@@ -58,6 +58,7 @@ class Builder:
         name: str,
         *,
         inside: str,
+        prefix: str = "",
         params: Any,
         reads: tuple[str, ...] = (),
         code: tuple[str, ...] = (),
@@ -71,7 +72,7 @@ class Builder:
 
         Args:
           name: unique in the run; also the short name under which `named` knows the folder.
-          inside: the folder is `inside`-KEY (or `inside` itself where not `keyed`).
+          inside: the folder is `inside`/`prefix`KEY (or `inside` itself where not `keyed`).
           params: what the result depends on besides `reads` and `code`.
           reads: folders of earlier steps.
           code: source files behind the result, relative to the repository.
@@ -80,8 +81,7 @@ class Builder:
           watch_suffix: count files of this ending in the folder as progress towards `total`.
         """
         key = fingerprint(name, params, [self.keys[r] for r in reads], code_fingerprint(*code))
-        separator = "" if inside.endswith("/") else "-"
-        folder = f"{inside}{separator}{key}" if keyed else inside
+        folder = storage.join(inside, prefix + key) if keyed else inside
         watch = None
         if watch_suffix is not None:
             watch = functools.partial(_count_files, folder, watch_suffix)

@@ -63,7 +63,7 @@ def _add_ingest(b: Builder) -> None:
     shape = (config.num_shards, config.max_file_bytes, recipe.seed, recipe.sources, fingerprints)
     b.add(
         "ingest",
-        inside=b.path("corpora/"),
+        inside=b.path("corpora"),
         params=shape,
         code=(
             "beam_pipelines/ingest.py",
@@ -113,7 +113,8 @@ def _add_judges(b: Builder) -> None:
             code += ("snowcoder_jax/problems/evaluation",)
         b.add(
             name,
-            inside=storage.join(inside, name),
+            inside=inside,
+            prefix=f"{name}-",
             params=params,
             reads=(corpus,),
             code=(*code, *_READER, *_DOCUMENTS),
@@ -135,7 +136,8 @@ def add_secrets(b: Builder, name: str, corpus: str) -> str:
 
     return b.add(
         name,
-        inside=storage.join(corpus, "attributes", "secrets"),
+        inside=storage.join(corpus, "attributes"),
+        prefix="secrets-",
         params=None,
         reads=(corpus,),
         code=("beam_pipelines/secrets.py", *_READER, *_DOCUMENTS),
@@ -167,7 +169,8 @@ def _add_policy(b: Builder) -> None:
 
     b.add(
         "policy",
-        inside=storage.join(corpus, "attributes", "policy"),
+        inside=storage.join(corpus, "attributes"),
+        prefix="policy-",
         params=(recipe.corpus.licenses, recipe.seed, recipe.corpus.heldout_share),
         reads=(corpus, *verdicts.values()),
         code=("beam_pipelines/select.py", "snowcoder_jax/text/licenses.py", *_DOCUMENTS),
@@ -208,7 +211,7 @@ def _add_tokenizer(b: Builder) -> None:
 
     b.add(
         "tokenizer",
-        inside=b.path("tokenizers/"),
+        inside=b.path("tokenizers"),
         params=(recipe.tokenizer, recipe.seed),
         reads=(corpus, secrets, policy),
         code=("snowcoder_jax/tokenizer.py", "beam_pipelines/texts.py", *_READER),
@@ -235,7 +238,8 @@ def add_tokens(b: Builder, name: str, corpus: str, secrets: str) -> str:
 
     return b.add(
         name,
-        inside=storage.join(corpus, "attributes", "tokens"),
+        inside=storage.join(corpus, "attributes"),
+        prefix="tokens-",
         params=None,
         reads=(corpus, secrets, tokenizer),
         code=("beam_pipelines/tokens.py", "snowcoder_jax/tokenizer.py", *_READER, *_DOCUMENTS),
@@ -267,7 +271,7 @@ def add_selection(b: Builder, name: str) -> str:
 
     return b.add(
         step,
-        inside=b.path("selections/"),
+        inside=b.path("selections"),
         params=(
             selection.order,
             selection.tokens,

@@ -66,7 +66,8 @@ def _add_pack(b: Builder, selection_name: str, sequence_length: int) -> str:
 
     return b.add(
         step,
-        inside=storage.join(b.path("packed"), selection_name),
+        inside=b.path("packed"),
+        prefix=f"{selection_name}-",
         params=(selection.grouping, selection.metadata_share, sequence_length, recipe.seed),
         reads=(corpus, tokens, selected, b.named["tokenizer"]),
         code=(

@@ -56,7 +56,7 @@ def _add_sample(b: Builder, name: str, num_documents: int | None) -> None:
 
     b.add(
         name,
-        inside=b.path("selections/"),
+        inside=b.path("selections"),
         params=(order, num_documents, recipe.seed),
         reads=(corpus, policy, tokens),
         code=("beam_pipelines/select.py", "beam_pipelines/documents.py"),
@@ -86,7 +86,7 @@ def _add_annotator(b: Builder) -> None:
 
     b.add(
         "annotator",
-        inside=b.path("annotators/"),
+        inside=b.path("annotators"),
         params=(dataclasses.replace(recipe.annotator, max_files=None), recipe.seed),
         reads=(corpus, secrets, negatives),
         code=(*_ANNOTATION, "beam_pipelines/texts.py"),
@@ -116,7 +116,8 @@ def _add_scores(b: Builder) -> None:
 
     b.add(
         "quality",
-        inside=storage.join(corpus, "attributes", "quality"),
+        inside=storage.join(corpus, "attributes"),
+        prefix="quality-",
         params=None,
         reads=(corpus, secrets, candidates, annotator),
         code=("beam_pipelines/quality.py", *_ANNOTATION),

@@ -77,7 +77,7 @@ def _add_synthesis(b: Builder) -> None:
 
     b.add(
         "synthesize",
-        inside=b.path("synthetic/"),
+        inside=b.path("synthetic"),
         params=(synthesis, recipe.corpus.contamination, recipe.seed),
         reads=tuple(reads),
         code=_SYNTHESIS,
@@ -104,7 +104,8 @@ def _add_policy(b: Builder, corpus: str, columns: str) -> None:
 
     b.add(
         "synthetic policy",
-        inside=storage.join(corpus, "attributes", "policy"),
+        inside=storage.join(corpus, "attributes"),
+        prefix="policy-",
         params=None,
         reads=(corpus, columns),
         code=("beam_pipelines/select.py", "beam_pipelines/documents.py"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import itertools
+import re
 from collections.abc import Sequence
 from typing import Literal
 
@@ -22,6 +23,9 @@ Mode = Literal["completion", "instruct"]
 
 # A shorter head says too little of what the file is about.
 MIN_HEAD_TOKENS = 16
+
+
+_BLANK_LINES = re.compile(r"(?:[ \t\f]*\n)*")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,9 +111,9 @@ def head_of(text: str, tokenizer: Tokenizer, max_tokens: int) -> tuple[str, str]
     It begins at the first statement (a licence in comments would fill it and say nothing) and is
     the longest run of whole top-level statements that fits and leaves at least one out. Where
     that is under `MIN_HEAD_TOKENS`, it begins after a module docstring too long to fit; failing
-    that, it is the longest run of lines that fits, inside the first big statement. The last line
-    break is left out: with byte-level BPE the model writes the blank lines that follow as one
-    token, which a given line break would keep it from.
+    that, it is the longest run of lines that fits, inside the first big statement. The blank
+    lines that follow in the file belong to it, so that the model goes on where a new line begins:
+    asked at the end of a line, a small model most often lengthens the last word.
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     tree = parse_python(text)
@@ -125,10 +129,17 @@ def head_of(text: str, tokenizer: Tokenizer, max_tokens: int) -> tuple[str, str]
         (code_begin, _statement_ends(code, starts)),
         (code_begin, [end for end in starts if end > code_begin]),
     ):
-        head = _longest([text[begin:end].rstrip() for end in ends], tokenizer, max_tokens)
-        if len(tokenizer.encode(head)) >= MIN_HEAD_TOKENS and head != text[begin:].rstrip():
+        heads = [text[begin : _after_blank_lines(text, end)] for end in ends]
+        head = _longest(heads, tokenizer, max_tokens)
+        if len(tokenizer.encode(head)) >= MIN_HEAD_TOKENS and text[begin + len(head) :].strip():
             return head, ""
     return "", "short"
+
+
+def _after_blank_lines(text: str, end: int) -> int:
+    found = _BLANK_LINES.match(text, end)
+    assert found is not None, "the pattern matches the empty text"
+    return found.end()
 
 
 def _statement_ends(body: Sequence[ast.stmt], starts: Sequence[int]) -> list[int]:

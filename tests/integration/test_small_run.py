@@ -47,7 +47,7 @@ def packed_hashes(output: Path) -> dict[str, str]:
 def test_the_report_holds_every_figure(finished: Path) -> None:
     report = report_of(finished)
     assert report["status"] == "complete"
-    tokens = {"general": 40_960, "continued": 24_576, "enhanced": 4_096}
+    tokens = {"general": 102_400, "continued": 24_576, "enhanced": 4_096}
     for name, count in tokens.items():
         phase = report["phases"][name]
         assert phase["tokens"] == count
@@ -72,10 +72,11 @@ def test_the_report_holds_every_figure(finished: Path) -> None:
     assert "enhanced" in page
 
 
-def test_continued_reads_its_selection_four_times(finished: Path) -> None:
+def test_continued_repeats_all_of_its_selection_and_nothing_else(finished: Path) -> None:
     (part,) = report_of(finished)["phases"]["continued"]["mixture"]
     assert part["num_sequences"] == 24_576 // 128
-    assert 3 < part["epochs"] <= 4.2
+    assert 1 < part["epochs"] <= 4.2
+    assert part["epochs"] == part["num_sequences"] / part["num_records"]
 
 
 def test_a_second_run_does_nothing_and_changes_nothing(sources: Path, finished: Path) -> None:

@@ -24,35 +24,35 @@ FILE = (
 @pytest.mark.parametrize(
     ("max_tokens", "head_end"),
     [
-        (1000, "    )"),
-        (80, "    )"),
-        (79, "import sys"),
-        (39, "import sys"),
-        (38, "import os"),
-        (28, "import os"),
-        (27, '"""'),
+        (1000, "    )\n\n\n"),
+        (83, "    )\n\n\n"),
+        (82, "import sys\n\n\n"),
+        (42, "import sys\n\n\n"),
+        (41, "import os\n"),
+        (29, "import os\n"),
+        (28, '"""\n\n'),
     ],
 )
 def test_the_head_is_the_longest_run_of_whole_statements(max_tokens: int, head_end: str) -> None:
     head, reason = head_of(FILE, TOKENIZER, max_tokens)
     assert reason == ""
-    assert FILE.startswith(head + "\n")
+    assert FILE.startswith(head)
     assert head.endswith(head_end)
     ast.parse(head)
 
 
 def test_a_big_first_statement_is_cut_at_a_line() -> None:
     text = "class A:\n" + "".join(f"    field_{i} = {i}\n" for i in range(100)) + "\nX = 1\n"
-    first_field = "class A:\n    field_0 = 0"
-    second_field = first_field + "\n    field_1 = 1"
+    first_field = "class A:\n    field_0 = 0\n"
+    second_field = first_field + "    field_1 = 1\n"
     assert head_of(text, TOKENIZER, len(second_field)) == (second_field, "")
     assert head_of(text, TOKENIZER, len(second_field) - 1) == (first_field, "")
 
 
 def test_statements_on_one_line_are_not_parted() -> None:
     text = "first_value = 1; second_value = 2\nthird = 3\n"
-    assert head_of(text, TOKENIZER, 33)[0] == "first_value = 1; second_value = 2"
-    assert head_of(text, TOKENIZER, 32) == ("", "short")
+    assert head_of(text, TOKENIZER, 34)[0] == "first_value = 1; second_value = 2\n"
+    assert head_of(text, TOKENIZER, 33) == ("", "short")
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_statements_on_one_line_are_not_parted() -> None:
     [
         ("", "short"),
         ("x = 1\n", "short"),
-        ("x = 1\ny = 2\nz = 3\n", "short"),  # 16 bytes before the last, 15 of them kept
+        ("x = 1\ny = 2\nz = 3\n", "short"),  # 12 bytes before the last statement
         ("one_statement_and_nothing_besides = 1\n", "short"),
         ("def broken(:\n" * 9, "unparsable"),
         ("x = 1\0\n" * 9, "unparsable"),
@@ -74,12 +74,12 @@ def test_the_head_begins_at_the_first_statement() -> None:
     licence = "#!/bin/python\n# You may use this.\n" * 20
     assert head_of(licence + FILE, TOKENIZER, 50) == head_of(FILE, TOKENIZER, 50)
     decorated = "@decorator\ndef f():\n    pass\n"
-    assert head_of(licence + decorated + "X = 1\n", TOKENIZER, 50)[0] == decorated.rstrip()
+    assert head_of(licence + decorated + "X = 1\n", TOKENIZER, 50)[0] == decorated
 
 
 def test_a_docstring_too_long_for_the_head_is_left_out() -> None:
     text = '"""' + "Many words.\n" * 20 + '"""\n' + FILE.split("\n", 2)[2]
-    assert head_of(text, TOKENIZER, 60)[0] == "import os\nimport sys"
+    assert head_of(text, TOKENIZER, 60)[0] == "import os\nimport sys\n\n\n"
 
 
 def test_other_line_breaks_become_plain_ones() -> None:
