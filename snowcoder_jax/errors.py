@@ -23,7 +23,9 @@ EXIT_INPUT = 2
 EXIT_SAVED = 75
 
 # Beam adds where it was to the message, and a worker process sends the whole traceback as text.
-_RAISED = re.compile(r"(?:^|[\s.])(InputError|MachineError): (.+?)(?: \[while running|\n|$)", re.DOTALL)
+_RAISED = re.compile(
+    r"(?:^|[\s.])(InputError|MachineError): (.+?)(?: \[while running|\n|$)", re.DOTALL
+)
 _WHERE = re.compile(r" \[while running .*", re.DOTALL)
 
 

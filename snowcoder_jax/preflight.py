@@ -35,7 +35,10 @@ def require(recipe: Recipe) -> None:
 
 def _sources(recipe: Recipe) -> Iterator[Fault]:
     for source in recipe.sources:
-        yield from sources.check_source(source)
+        try:
+            yield from sources.check_source(source)
+        except InputError as e:
+            yield Fault(f"sources.{source.name}.path", str(e), "Mend the path.")
 
 
 def _output(recipe: Recipe) -> Iterator[Fault]:
@@ -49,8 +52,16 @@ def _output(recipe: Recipe) -> Iterator[Fault]:
 
 def _benchmarks(recipe: Recipe) -> Iterator[Fault]:
     for path in recipe.corpus.contamination.benchmarks:
-        if not storage.exists(path):
-            yield Fault("corpus.contamination.benchmarks", f"{path} is not there", "Mend the path.")
+        yield from _missing("corpus.contamination.benchmarks", path)
+
+
+def _missing(field: str, path: str) -> Iterator[Fault]:
+    try:
+        problem = None if storage.exists(path) else f"{path} is not there"
+    except InputError as e:
+        problem = str(e)
+    if problem is not None:
+        yield Fault(field, problem, "Mend the path.")
 
 
 def _annotator(recipe: Recipe) -> Iterator[Fault]:
@@ -68,8 +79,8 @@ def _annotator(recipe: Recipe) -> Iterator[Fault]:
         if not origin.endswith(".jsonl"):
             mend = nearest(origin, BUILT_IN_POSITIVES) + " Or name a .jsonl file."
             yield Fault("annotator.positives", f"`{origin}` is unknown", mend)
-        elif not storage.exists(origin):
-            yield Fault("annotator.positives", f"{origin} is not there", "Mend the path.")
+        else:
+            yield from _missing("annotator.positives", origin)
 
 
 def _teacher(recipe: Recipe) -> Iterator[Fault]:

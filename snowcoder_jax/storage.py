@@ -28,6 +28,22 @@ def is_local(path: str) -> bool:
     return "://" not in path
 
 
+def _file_system(path: str) -> tuple[Any, str]:
+    """The fsspec file system of a URL, and the path inside it.
+
+    Raises:
+      InputError: the package that reaches this kind of storage is not installed.
+    """
+    try:
+        fs, inner = fsspec.core.url_to_fs(path)
+    except (ImportError, ValueError) as e:
+        raise InputError(
+            f"{path}: this storage cannot be reached ({e}). "
+            "For gs:// install the extra: pip install 'snowcoder-jax[gcp]'."
+        ) from e
+    return fs, inner
+
+
 def join(*parts: str) -> str:
     return "/".join([parts[0].rstrip("/"), *(p.strip("/") for p in parts[1:])])
 
@@ -35,7 +51,7 @@ def join(*parts: str) -> str:
 def exists(path: str) -> bool:
     if is_local(path):
         return os.path.exists(path)
-    fs, inner = fsspec.core.url_to_fs(path)
+    fs, inner = _file_system(path)
     return bool(fs.exists(inner))
 
 
@@ -44,7 +60,7 @@ def list_files(folder: str, suffix: str = "") -> list[str]:
     if is_local(folder):
         found = [os.path.join(d, n) for d, _, names in os.walk(folder) for n in names]
     else:
-        fs, inner = fsspec.core.url_to_fs(folder)
+        fs, inner = _file_system(folder)
         found = [fs.unstrip_protocol(f) for f in fs.find(inner)] if fs.exists(inner) else []
     return sorted(f for f in found if f.endswith(suffix) and "/.tmp-" not in f)
 
@@ -52,7 +68,8 @@ def list_files(folder: str, suffix: str = "") -> list[str]:
 def open_read(path: str) -> IO[bytes]:
     if is_local(path):
         return open(path, "rb")
-    return fsspec.open(path, "rb").open()
+    fs, inner = _file_system(path)
+    return fs.open(inner, "rb")
 
 
 def read_bytes(path: str) -> bytes:
@@ -86,7 +103,7 @@ def atomic_path(path: str) -> Iterator[str]:
                     os.fsync(f.fileno())
                 os.replace(temporary, path)
             else:
-                fs, inner = fsspec.core.url_to_fs(path)
+                fs, inner = _file_system(path)
                 fs.put_file(temporary, inner)
         finally:
             with contextlib.suppress(FileNotFoundError):
@@ -134,7 +151,7 @@ def remove(path: str) -> None:
         elif os.path.exists(path):
             os.unlink(path)
         return
-    fs, inner = fsspec.core.url_to_fs(path)
+    fs, inner = _file_system(path)
     if fs.exists(inner):
         fs.rm(inner, recursive=True)
 
@@ -145,8 +162,8 @@ def rename(old: str, new: str) -> None:
         os.makedirs(os.path.dirname(os.path.abspath(new)), exist_ok=True)
         os.replace(old, new)
         return
-    fs, inner = fsspec.core.url_to_fs(old)
-    fs.mv(inner, fsspec.core.url_to_fs(new)[1], recursive=True)
+    fs, inner = _file_system(old)
+    fs.mv(inner, _file_system(new)[1], recursive=True)
 
 
 def sha256_file(path: str) -> str:
@@ -157,7 +174,7 @@ def sha256_file(path: str) -> str:
 def size_bytes(path: str) -> int:
     if is_local(path):
         return os.path.getsize(path)
-    fs, inner = fsspec.core.url_to_fs(path)
+    fs, inner = _file_system(path)
     return int(fs.size(inner))
 
 

@@ -31,6 +31,10 @@ def code_fingerprint(*relative: str) -> str:
     return digest.hexdigest()[:16]
 
 
+# Gets (folder, key, progress); returns what the report tells of the step.
+Work = Callable[[str, str, Progress], Facts]
+
+
 class Builder:
     """Steps in the making.
 
@@ -62,7 +66,7 @@ class Builder:
         params: Any,
         reads: tuple[str, ...] = (),
         code: tuple[str, ...] = (),
-        work: Callable[[str, str, Progress], Facts],
+        work: Work,
         watch_suffix: str | None = None,
         total: int = 0,
         keyed: bool = True,
@@ -76,7 +80,6 @@ class Builder:
           params: what the result depends on besides `reads` and `code`.
           reads: folders of earlier steps.
           code: source files behind the result, relative to the repository.
-          work: gets (folder, key, progress).
           outputs: files outside the folder that must be there too.
           watch_suffix: count files of this ending in the folder as progress towards `total`.
         """

@@ -9,7 +9,8 @@ from snowcoder_jax import sources, storage
 from snowcoder_jax.progress import Progress
 from snowcoder_jax.recipe import Source
 from snowcoder_jax.run import Facts
-from snowcoder_jax.steps.builder import Builder
+from snowcoder_jax.steps.builder import Builder, Work
+from snowcoder_jax.text.contamination import fingerprint
 
 if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
@@ -102,13 +103,16 @@ def _add_judges(b: Builder) -> None:
         rows = stage.run(corpus, config.contamination, output=folder, key=key, options=options(b))
         return {"rows": rows}
 
-    judges = {
+    benchmarks = fingerprint(config.contamination.benchmarks)
+    judges: dict[str, tuple[Work, object]] = {
         "rules": (rules, config.rules),
         "duplicates": (duplicates, config.duplicates),
-        "contamination": (contamination, config.contamination),
+        "contamination": (contamination, (config.contamination, benchmarks)),
     }
     for name, (work, params) in judges.items():
         code: tuple[str, ...] = (f"beam_pipelines/{name}.py", f"snowcoder_jax/text/{name}.py")
+        if name != "rules":
+            code += ("snowcoder_jax/text/words.py",)
         if name == "contamination":
             code += ("snowcoder_jax/problems/evaluation",)
         b.add(

@@ -45,22 +45,45 @@ def _phase(
         "tokens_per_second": tokens / (steps * 0.61),
         "final_loss": 3.4 * bits / 2.0,
         "starts_from": start,
-        "schedule": {"kind": kind, "peak": 0.002, "final": 0.0002 if kind == "cosine" else 0.0,
-                     "warmup_steps": 40 if kind == "cosine" else 20},
-        "mixture": [{"selection": "raw" if name == "general" else "best", "num_sequences": 2310,
-                     "epochs": 1.0 if name == "general" else 4.0, "shortfall": 0}],
+        "schedule": {
+            "kind": kind,
+            "peak": 0.002,
+            "final": 0.0002 if kind == "cosine" else 0.0,
+            "warmup_steps": 40 if kind == "cosine" else 20,
+        },
+        "mixture": [
+            {
+                "selection": "raw" if name == "general" else "best",
+                "num_sequences": 2310,
+                "epochs": 1.0 if name == "general" else 4.0,
+                "shortfall": 0,
+            }
+        ],
         "skipped_updates": 0,
-        "heldout_bits_per_byte": {"all": bits, "Python": bits - 0.02, "C": bits + 0.31,
-                                  "C++": None},
+        "heldout_bits_per_byte": {
+            "all": bits,
+            "Python": bits - 0.02,
+            "C": bits + 0.31,
+            "C++": None,
+        },
         "heldout_bytes": {"all": 1_312_345, "Python": 1_218_000, "C": 86_345, "C++": 8_000},
         "solutions_bits_per_byte": bits - 0.25,
         "pass_at_1": {
-            "passed": 0, "total": 30, "status": "run", "reason": None,
+            "passed": 0,
+            "total": 30,
+            "status": "run",
+            "reason": None,
             "samples": [
-                {"name": "running_maximum", "outcome": "wrong answer",
-                 "completion": "def running_maximum(values):\n    return values[0]\n"},
-                {"name": "caesar", "outcome": "syntax error",
-                 "completion": "def caesar(text, shift):\n    for self in self:\n        (\n"},
+                {
+                    "name": "running_maximum",
+                    "outcome": "wrong answer",
+                    "completion": "def running_maximum(values):\n    return values[0]\n",
+                },
+                {
+                    "name": "caesar",
+                    "outcome": "syntax error",
+                    "completion": "def caesar(text, shift):\n    for self in self:\n        (\n",
+                },
             ],
         },
         "references": {"passed": 30, "total": 30},
@@ -72,8 +95,12 @@ def _curve() -> list[dict[str, Any]]:
     rng = random.Random(0)
     points = []
     first, tokens, loss_floor = 0, 0, 8.0
-    plan = (("general", 900, "cosine"), ("continued", 300, "linear"), ("enhanced", 80, "linear"),
-            ("continued_random", 300, "linear"))
+    plan = (
+        ("general", 900, "cosine"),
+        ("continued", 300, "linear"),
+        ("enhanced", 80, "linear"),
+        ("continued_random", 300, "linear"),
+    )
     for phase, steps, kind in plan:
         if phase == "continued_random":
             first = 900
@@ -89,15 +116,29 @@ def _curve() -> list[dict[str, Any]]:
             loss_floor = 3.0 + 5.0 * math.exp(-(first + step) / 170)
             loss = loss_floor - (0.15 if phase == "enhanced" else 0) + rng.gauss(0, 0.12)
             tokens += 4096
-            points.append({"phase": phase, "global_step": first + step, "step": step,
-                           "tokens": tokens, "loss": loss, "learning_rate": rate})
+            points.append(
+                {
+                    "phase": phase,
+                    "global_step": first + step,
+                    "step": step,
+                    "tokens": tokens,
+                    "loss": loss,
+                    "learning_rate": rate,
+                }
+            )
         first += steps
     return points
 
 
 def _file(repo: str, path: str, language: str, score: float, code: str) -> dict[str, Any]:
-    return {"id": path, "repo": repo, "path": path, "language": language, "score": score,
-            "code": code}
+    return {
+        "id": path,
+        "repo": repo,
+        "path": path,
+        "language": language,
+        "score": score,
+        "code": code,
+    }
 
 
 def _histogram(center: float, scale: float) -> list[int]:
@@ -125,48 +166,103 @@ def sample_report() -> dict[str, Any]:
         },
     }
     seeds = [
-        {"seed_path": "heapq.py", "head": GOOD_CODE[:260], "accepted": True, "reason": None,
-         "generated": "def gcd(a: int, b: int) -> int:\n    while b:\n        a, b = b, a % b\n"
-                      "    return a\n"},
-        {"seed_path": "email/_policybase.py", "head": GOOD_CODE[:120], "accepted": False,
-         "reason": "no_whole_statement", "generated": "        self.self = self\n" * 4},
+        {
+            "seed_path": "heapq.py",
+            "head": GOOD_CODE[:260],
+            "accepted": True,
+            "reason": None,
+            "generated": "def gcd(a: int, b: int) -> int:\n    while b:\n        a, b = b, a % b\n"
+            "    return a\n",
+        },
+        {
+            "seed_path": "email/_policybase.py",
+            "head": GOOD_CODE[:120],
+            "accepted": False,
+            "reason": "no_whole_statement",
+            "generated": "        self.self = self\n" * 4,
+        },
     ]
     return {
         "name": "local",
         "recipe_path": "configs/local.yaml",
         "created": "2025-01-31T12:34:56+00:00",
-        "machine": {"python": "3.11.9", "platform": "Linux-6.1-x86_64", "cpu_count": 2,
-                    "jax": "0.10.2", "devices": ["TFRT_CPU_0"]},
+        "machine": {
+            "python": "3.11.9",
+            "platform": "Linux-6.1-x86_64",
+            "cpu_count": 2,
+            "jax": "0.10.2",
+            "devices": ["TFRT_CPU_0"],
+        },
         "status": "complete",
         "min_language_bytes": 20_000,
         "model": {"parameters": 2_134_016, "layers": 4, "hidden_dim": 192},
         "corpus": {
-            "documents": 6_412, "bytes": 94_312_456, "kept_documents": 5_018,
+            "documents": 6_412,
+            "bytes": 94_312_456,
+            "kept_documents": 5_018,
             "kept_bytes": 71_204_112,
             "ledger": {"not_text": 214, "unknown_language": 1_034, "too_large": 12},
-            "dropped": {"autogenerated": 61, "long_lines": 212, "near_duplicate": 644,
-                        "exact_duplicate": 233, "licence_not_allowed": 187, "few_letters": 51,
-                        "contaminated": 6},
+            "dropped": {
+                "autogenerated": 61,
+                "long_lines": 212,
+                "near_duplicate": 644,
+                "exact_duplicate": 233,
+                "licence_not_allowed": 187,
+                "few_letters": 51,
+                "contaminated": 6,
+            },
             "funnel": [
                 {"stage": "ingest", "documents": 6_412, "bytes": 94_312_456, "reasons": {}},
-                {"stage": "licence", "documents": 6_225, "bytes": 91_001_000,
-                 "reasons": {"licence_not_allowed": 187}},
-                {"stage": "rules", "documents": 5_901, "bytes": 82_000_000,
-                 "reasons": {"autogenerated": 61, "long_lines": 212, "few_letters": 51}},
-                {"stage": "duplicates", "documents": 5_024, "bytes": 71_400_000,
-                 "reasons": {"near_duplicate": 644, "exact_duplicate": 233}},
-                {"stage": "contamination", "documents": 5_018, "bytes": 71_204_112,
-                 "reasons": {"contaminated": 6}},
-                {"stage": "heldout", "documents": 4_911, "bytes": 69_891_767,
-                 "reasons": {"heldout_repository": 107}},
+                {
+                    "stage": "licence",
+                    "documents": 6_225,
+                    "bytes": 91_001_000,
+                    "reasons": {"licence_not_allowed": 187},
+                },
+                {
+                    "stage": "rules",
+                    "documents": 5_901,
+                    "bytes": 82_000_000,
+                    "reasons": {"autogenerated": 61, "long_lines": 212, "few_letters": 51},
+                },
+                {
+                    "stage": "duplicates",
+                    "documents": 5_024,
+                    "bytes": 71_400_000,
+                    "reasons": {"near_duplicate": 644, "exact_duplicate": 233},
+                },
+                {
+                    "stage": "contamination",
+                    "documents": 5_018,
+                    "bytes": 71_204_112,
+                    "reasons": {"contaminated": 6},
+                },
+                {
+                    "stage": "heldout",
+                    "documents": 4_911,
+                    "bytes": 69_891_767,
+                    "reasons": {"heldout_repository": 107},
+                },
             ],
             "languages": {
-                "Python": {"documents": 6_013, "bytes": 89_100_000, "kept_documents": 4_700,
-                           "kept_bytes": 66_700_000},
-                "C": {"documents": 288, "bytes": 3_700_000, "kept_documents": 231,
-                      "kept_bytes": 3_300_000},
-                "C++": {"documents": 111, "bytes": 1_512_456, "kept_documents": 87,
-                        "kept_bytes": 1_204_112},
+                "Python": {
+                    "documents": 6_013,
+                    "bytes": 89_100_000,
+                    "kept_documents": 4_700,
+                    "kept_bytes": 66_700_000,
+                },
+                "C": {
+                    "documents": 288,
+                    "bytes": 3_700_000,
+                    "kept_documents": 231,
+                    "kept_bytes": 3_300_000,
+                },
+                "C++": {
+                    "documents": 111,
+                    "bytes": 1_512_456,
+                    "kept_documents": 87,
+                    "kept_bytes": 1_204_112,
+                },
             },
             "licenses": {
                 "BSD-3-Clause": {"documents": 2_900, "bytes": 44_000_000},
@@ -176,8 +272,13 @@ def sample_report() -> dict[str, Any]:
                 "unknown": {"documents": 187, "bytes": 3_000_000},
             },
             "repositories": [
-                {"repo": f"distribution-{i}", "documents": 900 // (i + 1),
-                 "bytes": 30_000_000 // (i + 1), "license": "MIT", "heldout": i % 9 == 4}
+                {
+                    "repo": f"distribution-{i}",
+                    "documents": 900 // (i + 1),
+                    "bytes": 30_000_000 // (i + 1),
+                    "license": "MIT",
+                    "heldout": i % 9 == 4,
+                }
                 for i in range(31)
             ],
         },
@@ -191,59 +292,121 @@ def sample_report() -> dict[str, Any]:
             "scored_files": 1_500,
             "histogram": {
                 "edges": [i / 20 for i in range(21)],
-                "counts_by_language": {"Python": _histogram(0.35, 190), "C": _histogram(0.2, 11),
-                                       "C++": _histogram(0.15, 6)},
+                "counts_by_language": {
+                    "Python": _histogram(0.35, 190),
+                    "C": _histogram(0.2, 11),
+                    "C++": _histogram(0.15, 6),
+                },
             },
-            "best": [_file("python-stdlib", "heapq.py", "Python", 0.9873, GOOD_CODE),
-                     _file("python-stdlib", "statistics.py", "Python", 0.981, GOOD_CODE),
-                     _file("numpy", "core/include/ndarray.h", "C", 0.871,
-                           "#include <stdio.h>\n/* A point. */\nstruct point { double x, y; };\n")],
-            "worst": [_file("six", "tables/codes_with_a_rather_long_path_name_to_wrap.py",
-                            "Python", 0.0112, BAD_CODE)],
+            "best": [
+                _file("python-stdlib", "heapq.py", "Python", 0.9873, GOOD_CODE),
+                _file("python-stdlib", "statistics.py", "Python", 0.981, GOOD_CODE),
+                _file(
+                    "numpy",
+                    "core/include/ndarray.h",
+                    "C",
+                    0.871,
+                    "#include <stdio.h>\n/* A point. */\nstruct point { double x, y; };\n",
+                ),
+            ],
+            "worst": [
+                _file(
+                    "six",
+                    "tables/codes_with_a_rather_long_path_name_to_wrap.py",
+                    "Python",
+                    0.0112,
+                    BAD_CODE,
+                )
+            ],
         },
         "selections": {
-            "raw": {"documents": 4_911, "tokens": 21_400_000,
-                    "thresholds": {"Python": None, "C": None},
-                    "share": {"Python": 0.941, "C": 0.043, "C++": 0.016},
-                    "effective_percent": {"Python": 100.0, "C": 100.0, "C++": 100.0}},
-            "best": {"documents": 118, "tokens": 310_000,
-                     "thresholds": {"Python": 0.713, "C": 0.41, "C++": 0.33},
-                     "share": {"Python": 0.938, "C": 0.045, "C++": 0.017},
-                     "effective_percent": {"Python": 7.9, "C": 8.4, "C++": 9.2}},
-            "random": {"documents": 131, "tokens": 310_000, "thresholds": {},
-                       "share": {"Python": 0.94, "C": 0.044, "C++": 0.016},
-                       "effective_percent": {"Python": 8.1, "C": 8.0, "C++": 8.1}},
+            "raw": {
+                "documents": 4_911,
+                "tokens": 21_400_000,
+                "thresholds": {"Python": None, "C": None},
+                "share": {"Python": 0.941, "C": 0.043, "C++": 0.016},
+                "effective_percent": {"Python": 100.0, "C": 100.0, "C++": 100.0},
+            },
+            "best": {
+                "documents": 118,
+                "tokens": 310_000,
+                "thresholds": {"Python": 0.713, "C": 0.41, "C++": 0.33},
+                "share": {"Python": 0.938, "C": 0.045, "C++": 0.017},
+                "effective_percent": {"Python": 7.9, "C": 8.4, "C++": 9.2},
+            },
+            "random": {
+                "documents": 131,
+                "tokens": 310_000,
+                "thresholds": {},
+                "share": {"Python": 0.94, "C": 0.044, "C++": 0.016},
+                "effective_percent": {"Python": 8.1, "C": 8.0, "C++": 8.1},
+            },
         },
         "phases": phases,
         "control": control,
-        "baseline_bits_per_byte": {"all": 2.362, "Python": 2.341, "C": 2.71, "C++": None,
-                                   "solutions": 2.15},
+        "baseline_bits_per_byte": {
+            "all": 2.362,
+            "Python": 2.341,
+            "C": 2.71,
+            "C++": None,
+            "solutions": 2.15,
+        },
         "baseline": {"order": 5, "trained_bytes": 4_100_000, "seconds": 11.4},
         "curve": _curve(),
         "synthesis": {
-            "requests": 200, "accepted": 23, "yield": 0.115,
-            "reasons": {"accepted": 23, "no_whole_statement": 131, "too_short": 31,
-                        "near_copy": 15},
-            "generated_tokens": 25_600, "kept_tokens": 1_912, "copied_tokens": 2_944,
+            "requests": 200,
+            "accepted": 23,
+            "yield": 0.115,
+            "reasons": {
+                "accepted": 23,
+                "no_whole_statement": 131,
+                "too_short": 31,
+                "near_copy": 15,
+            },
+            "generated_tokens": 25_600,
+            "kept_tokens": 1_912,
+            "copied_tokens": 2_944,
             "samples": seeds,
             "mixture_note": "Synthetic text fills 9% of the phase; the selection “best” the rest.",
         },
-        "seconds": {"ingest": 21.4, "rules": 14.2, "duplicates": 31.0, "tokenizer": 6.2,
-                    "tokens": 9.1, "quality": 131.5, "pack": 4.4, "train general": 549.0,
-                    "evaluate general": 25.1, "train continued": 183.0, "synthesize": 61.2,
-                    "train enhanced": 49.0, "report": 2.2},
-        "memory": {"ingest": 410_000_000, "rules": 600_000_000, "duplicates": 820_000_000,
-                   "tokenizer": 900_000_000, "quality": 1_900_000_000,
-                   "train general": 2_310_000_000, "report": 2_310_000_000},
+        "seconds": {
+            "ingest": 21.4,
+            "rules": 14.2,
+            "duplicates": 31.0,
+            "tokenizer": 6.2,
+            "tokens": 9.1,
+            "quality": 131.5,
+            "pack": 4.4,
+            "train general": 549.0,
+            "evaluate general": 25.1,
+            "train continued": 183.0,
+            "synthesize": 61.2,
+            "train enhanced": 49.0,
+            "report": 2.2,
+        },
+        "memory": {
+            "ingest": 410_000_000,
+            "rules": 600_000_000,
+            "duplicates": 820_000_000,
+            "tokenizer": 900_000_000,
+            "quality": 1_900_000_000,
+            "train general": 2_310_000_000,
+            "report": 2_310_000_000,
+        },
         "peak_memory_bytes": 2_310_000_000,
         "stand_ins": [
             {"what": "model", "here": "2.1 M parameters", "full": "1.3 B parameters"},
-            {"what": "positives of the annotator",
-             "here": "93 documents: problems shipped with the project and modules of the standard "
-                     "library held up as good code",
-             "full": "220,000 high-quality files and 80,000 instruction examples"},
-            {"what": "teacher", "here": "the run's own phase-2 checkpoint, as a base model",
-             "full": "Llama-3.1-70B-Instruct"},
+            {
+                "what": "positives of the annotator",
+                "here": "93 documents: problems shipped with the project and modules of the standard "
+                "library held up as good code",
+                "full": "220,000 high-quality files and 80,000 instruction examples",
+            },
+            {
+                "what": "teacher",
+                "here": "the run's own phase-2 checkpoint, as a base model",
+                "full": "Llama-3.1-70B-Instruct",
+            },
         ],
         "faults": [],
     }

@@ -199,9 +199,17 @@ def test_no_synthesis_and_no_control(make_report: MakeReport) -> None:
     text = words(parse(page.render(report)))
     assert "no synthetic data yet" in text
     assert "Does choosing the data help" not in text
-    report["synthesis"] = {"requests": 0, "accepted": 0, "yield": 0.0, "reasons": {},
-                           "generated_tokens": 0, "kept_tokens": 0, "copied_tokens": 0,
-                           "samples": [], "mixture_note": ""}
+    report["synthesis"] = {
+        "requests": 0,
+        "accepted": 0,
+        "yield": 0.0,
+        "reasons": {},
+        "generated_tokens": 0,
+        "kept_tokens": 0,
+        "copied_tokens": 0,
+        "samples": [],
+        "mixture_note": "",
+    }
     assert "0 of 0 synthetic documents" in words(parse(page.render(report)))
 
 

@@ -72,8 +72,8 @@ def test_pictures_share_a_page() -> None:
     bits = plots.bits_per_byte([row], ["a", "b"], control_name="c", baseline_name="5-gram")
     histogram = plots.Histogram("Python", [0.0, 0.5, 1.0], [3, 4], {"best": 0.7})
     page = "".join(
-        str(p) for p in (plots.training_curves([curve(30)]), bits,
-                         plots.score_histograms([histogram]))
+        str(p)
+        for p in (plots.training_curves([curve(30)]), bits, plots.score_histograms([histogram]))
     )
     ids = re.findall(r'\bid="([^"]+)"', page)
     assert len(ids) == len(set(ids)) > 10

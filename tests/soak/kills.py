@@ -41,9 +41,7 @@ def main() -> None:
         sources = small_run.make_sources(Path(folder) / "sources")
         whole, killed = Path(folder) / "whole", Path(folder) / "killed"
         start = time.monotonic()
-        subprocess.run(
-            small_run.command(sources, whole), check=True, env=small_run.environment()
-        )
+        subprocess.run(small_run.command(sources, whole), check=True, env=small_run.environment())
         whole_seconds = time.monotonic() - start
         kills = []
         while True:

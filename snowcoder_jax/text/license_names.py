@@ -1,0 +1,166 @@
+"""Licences as people write them -> SPDX identifiers: package metadata and licence files.
+
+An answer of "" means unknown, which no policy takes for permissive. Identifiers follow the SPDX
+licence list; classifiers follow PyPI's list.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+_CLASSIFIERS = {
+    "Academic Free License (AFL)": "AFL-3.0",
+    "Apache Software License": "Apache-2.0",
+    "Artistic License": "Artistic-2.0",
+    "BSD License": "BSD-3-Clause",
+    "Boost Software License 1.0 (BSL-1.0)": "BSL-1.0",
+    "CC0 1.0 Universal (CC0 1.0) Public Domain Dedication": "CC0-1.0",
+    "GNU Affero General Public License v3": "AGPL-3.0-only",
+    "GNU General Public License (GPL)": "GPL-2.0-or-later",
+    "GNU General Public License v2 (GPLv2)": "GPL-2.0-only",
+    "GNU General Public License v2 or later (GPLv2+)": "GPL-2.0-or-later",
+    "GNU General Public License v3 (GPLv3)": "GPL-3.0-only",
+    "GNU General Public License v3 or later (GPLv3+)": "GPL-3.0-or-later",
+    "GNU Lesser General Public License v3 (LGPLv3)": "LGPL-3.0-only",
+    "GNU Lesser General Public License v3 or later (LGPLv3+)": "LGPL-3.0-or-later",
+    "GNU Library or Lesser General Public License (LGPL)": "LGPL-2.1-or-later",
+    "Historical Permission Notice and Disclaimer (HPND)": "HPND",
+    "ISC License (ISCL)": "ISC",
+    "MIT License": "MIT",
+    "MIT No Attribution License (MIT-0)": "MIT-0",
+    "Mozilla Public License 1.1 (MPL 1.1)": "MPL-1.1",
+    "Mozilla Public License 2.0 (MPL 2.0)": "MPL-2.0",
+    "Python Software Foundation License": "PSF-2.0",
+    "The Unlicense (Unlicense)": "Unlicense",
+    "Universal Permissive License (UPL)": "UPL-1.0",
+    "Zope Public License": "ZPL-2.1",
+    "zlib/libpng License": "Zlib",
+}
+
+_NAMES = {
+    "0bsd": "0BSD",
+    "3-clause bsd": "BSD-3-Clause",
+    "afl-2.1": "AFL-2.1",
+    "apache": "Apache-2.0",
+    "apache 2": "Apache-2.0",
+    "apache 2.0": "Apache-2.0",
+    "apache v2": "Apache-2.0",
+    "apache-2": "Apache-2.0",
+    "apache-2.0": "Apache-2.0",
+    "apache version 2.0": "Apache-2.0",
+    "apache software": "Apache-2.0",
+    "apache software 2.0": "Apache-2.0",
+    "bsd": "BSD-3-Clause",
+    "bsd 2-clause": "BSD-2-Clause",
+    "bsd 3-clause": "BSD-3-Clause",
+    "bsd-2-clause": "BSD-2-Clause",
+    "bsd-3-clause": "BSD-3-Clause",
+    "2-clause bsd": "BSD-2-Clause",
+    "cc0-1.0": "CC0-1.0",
+    "isc": "ISC",
+    "mit": "MIT",
+    "mit-0": "MIT-0",
+    "expat": "MIT",
+    "mpl 2.0": "MPL-2.0",
+    "mpl-2.0": "MPL-2.0",
+    "modified bsd": "BSD-3-Clause",
+    "new bsd": "BSD-3-Clause",
+    "psf": "PSF-2.0",
+    "psf-2.0": "PSF-2.0",
+    "python software foundation": "PSF-2.0",
+    "simplified bsd": "BSD-2-Clause",
+    "unlicense": "Unlicense",
+    "zlib": "Zlib",
+    "zpl 2.1": "ZPL-2.1",
+}
+
+# Looked for in order in the folded text of a licence; all phrases of a row must be there. A
+# copyleft licence comes before the permissive ones whose words it may quote.
+_MARKERS: tuple[tuple[tuple[str, ...], str], ...] = (
+    (("gnu affero general public license", "version 3"), "AGPL-3.0-only"),
+    (("gnu lesser general public license", "version 3"), "LGPL-3.0-only"),
+    (("gnu lesser general public license", "version 2.1"), "LGPL-2.1-only"),
+    (("gnu general public license", "version 3"), "GPL-3.0-only"),
+    (("gnu general public license", "version 2"), "GPL-2.0-only"),
+    (("mozilla public license", "2.0"), "MPL-2.0"),
+    (("eclipse public license", "2.0"), "EPL-2.0"),
+    (("apache license", "version 2.0"), "Apache-2.0"),
+    (("boost software license", "version 1.0"), "BSL-1.0"),
+    (("python software foundation license",), "PSF-2.0"),
+    (("universal permissive license",), "UPL-1.0"),
+    (("cc0 1.0 universal",), "CC0-1.0"),
+    (("this is free and unencumbered software released into the public domain",), "Unlicense"),
+    (
+        ("permission is hereby granted, free of charge", "the above copyright notice and this"),
+        "MIT",
+    ),
+    (("permission is hereby granted, free of charge", "without restriction"), "MIT-0"),
+    (
+        ("permission to use, copy, modify, and/or distribute this software", "above copyright"),
+        "ISC",
+    ),
+    (("permission to use, copy, modify, and distribute this software", "above copyright"), "ISC"),
+    (
+        ("redistribution and use in source and binary forms", "without specific prior written"),
+        "BSD-3-Clause",
+    ),
+    (
+        ("redistribution and use in source and binary forms", "redistributions in binary form"),
+        "BSD-2-Clause",
+    ),
+    (("this software is provided 'as-is'", "altered source versions"), "Zlib"),
+)
+
+_FILE_NAME = re.compile(r"(?:un)?licen[sc]e|copying|mit-license", re.IGNORECASE)
+_NOISE = re.compile(r"\b(?:the|licen[sc]e|licensed|version|clause licen[sc]e)\b|[,()\"']")
+_OPERATORS = re.compile(r"\s+(OR|AND|WITH)\s+")
+
+
+def is_license_file(filename: str) -> bool:
+    """Whether a file at the root of a repository states its licence by its name."""
+    return _FILE_NAME.match(filename) is not None
+
+
+def from_text(text: str) -> str:
+    """The SPDX identifier of a licence file's text by marker phrases, or ""."""
+    folded = " ".join(text.lower().split()).replace("\u201c", '"').replace("\u2019", "'")
+    for phrases, identifier in _MARKERS:
+        if all(phrase in folded for phrase in phrases):
+            return identifier
+    return ""
+
+
+def from_name(name: str) -> str:
+    """The SPDX identifier of a short free-text licence name ("Apache 2.0 License"), or ""."""
+    if _OPERATORS.search(name):
+        parts = _OPERATORS.split(name)
+        known = [p if i % 2 else from_name(p) for i, p in enumerate(parts)]
+        return " ".join(known) if all(known) else ""
+    folded = " ".join(_NOISE.sub(" ", name.lower()).split())
+    return _NAMES.get(folded, "")
+
+
+def from_metadata(expression: str | None, text: str | None, classifiers: Sequence[str]) -> str:
+    """The licence of a distribution from its core metadata.
+
+    Args:
+      expression: `License-Expression` (PEP 639), taken as it stands.
+      text: `License`: a name or a whole licence text.
+      classifiers: all classifiers; several licences are read as a conjunction, since metadata
+        does not say which it is.
+    """
+    if expression:
+        return expression.strip()
+    if text:
+        found = from_text(text) if len(text) > 200 else from_name(text)
+        if found:
+            return found
+    known = sorted(
+        {
+            _CLASSIFIERS.get(c.rsplit(" :: ", 1)[-1], "")
+            for c in classifiers
+            if c.startswith("License ::") and c.count(" :: ") > 1
+        }
+    )
+    return " AND ".join(known) if known and all(known) else ""
