@@ -117,6 +117,10 @@ _NOISE = re.compile(r"\b(?:the|licen[sc]e|licensed|version|clause licen[sc]e)\b|
 _OPERATORS = re.compile(r"\s+(OR|AND|WITH)\s+")
 
 
+# A longer `License` field is the whole text of one.
+MAX_NAME_CHARACTERS = 200
+
+
 def is_license_file(filename: str) -> bool:
     """Whether a file at the root of a repository states its licence by its name."""
     return _FILE_NAME.match(filename) is not None
@@ -152,10 +156,8 @@ def from_metadata(expression: str | None, text: str | None, classifiers: Sequenc
     """
     if expression:
         return expression.strip()
-    if text:
-        found = from_text(text) if len(text) > 200 else from_name(text)
-        if found:
-            return found
+    if text and len(text) <= MAX_NAME_CHARACTERS and (found := from_name(text)):
+        return found
     known = sorted(
         {
             _CLASSIFIERS.get(c.rsplit(" :: ", 1)[-1], "")
@@ -163,4 +165,7 @@ def from_metadata(expression: str | None, text: str | None, classifiers: Sequenc
             if c.startswith("License ::") and c.count(" :: ") > 1
         }
     )
-    return " AND ".join(known) if known and all(known) else ""
+    if known and all(known):
+        return " AND ".join(known)
+    # Last, since a whole text often goes on to quote the licences of code bundled in a wheel.
+    return from_text(text) if text else ""
