@@ -239,14 +239,18 @@ def language_budgets(
 
 
 def find_cutoff(parts: Iterable[Candidates], budget: float) -> Cutoff:
-    """Rank one language's candidates and take from the top until the budget is met."""
+    """Rank one language's candidates and take from the top until the budget is met.
+
+    A file is taken if that brings the sum closer to the budget: else a language with a small
+    share would get a whole large file, many times what is its due.
+    """
     parts = list(parts)
     rank = np.concatenate([p[1] for p in parts])
     ties = np.concatenate([p[2] for p in parts])
     sizes = np.concatenate([p[3] for p in parts])
     order = np.lexsort((ties, rank))
-    before = np.concatenate([[0], np.cumsum(sizes[order])[:-1]])
-    num_taken = int(np.searchsorted(before, budget, side="left"))
+    halfway = np.cumsum(sizes[order]) - sizes[order] / 2
+    num_taken = int(np.searchsorted(halfway, budget, side="right"))
     last = order[num_taken - 1] if num_taken else None
     return Cutoff(
         language=parts[0][0],

@@ -72,9 +72,9 @@ def test_all_faults_come_at_once_with_the_nearest_name() -> None:
 FAULTS = [
     ("phases.enhanced.starts_from=contined", "phases.enhanced.starts_from", "`continued`"),
     ("phases.contined.tokens=1", "phases.contined", "`continued`"),
-    ("phases.general.tokens=100", "phases.general.tokens", "less than one step"),
-    ("phases.general.schedule.warmup_steps=342", "warmup_steps", "not below"),
-    ("phases.general.sequence_length=1024", "sequence_length", "max_sequence_length"),
+    ("phases.general.tokens=1000", "phases.general.tokens", "less than one step"),
+    ("phases.general.schedule.warmup_steps=684", "warmup_steps", "not below"),
+    ("phases.general.sequence_length=512", "sequence_length", "max_sequence_length"),
     ("phases.general.data=[{selection: bst}]", "phases.general.data", "`best`"),
     ("phases.general.data=[]", "phases.general.data", "is empty"),
     ("phases.general.data=[{selection: best, weight: 0}]", "phases.general.data", "all 0"),
@@ -85,7 +85,7 @@ FAULTS = [
     ("selections.best.tokens=null", "selections.best.tokens", "needs a budget"),
     ("synthesis.seeds=bet", "synthesis.seeds", "`best`"),
     ("synthesis.teacher.phase=contnued", "synthesis.teacher.phase", "`continued`"),
-    ("synthesis.max_new_tokens=385", "synthesis.max_new_tokens", "exceeds"),
+    ("synthesis.max_new_tokens=161", "synthesis.max_new_tokens", "exceeds"),
     ("synthesis.language_shares={Pyton: 0.5}", "synthesis.language_shares.Pyton", "`Python`"),
     ("controls.control.of=contined", "controls.control.of", "`continued`"),
     ("sources=[{name: x, kind: foldr}]", "sources.x.kind", "`folder`"),
@@ -104,14 +104,14 @@ def test_each_fault_names_its_field_and_mend(override: str, field: str, mend: st
 @pytest.mark.parametrize(
     "override",
     [
-        "phases.general.schedule.warmup_steps=341",
-        "phases.general.tokens=4096",
+        "phases.general.schedule.warmup_steps=683",
+        "phases.general.tokens=2048",
         "tokenizer.vocab_size=300",
-        "synthesis.max_new_tokens=384",
+        "synthesis.max_new_tokens=160",
     ],
 )
 def test_the_last_good_value_before_a_fault_is_taken(override: str) -> None:
-    smaller = ("phases.general.schedule.warmup_steps=0",) if "tokens=4096" in override else ()
+    smaller = ("phases.general.schedule.warmup_steps=0",) if "tokens=2048" in override else ()
     load_recipe(LOCAL, (*smaller, override))
 
 

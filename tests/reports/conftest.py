@@ -398,7 +398,7 @@ def sample_report() -> dict[str, Any]:
             {"what": "model", "here": "2.1 M parameters", "full": "1.3 B parameters"},
             {
                 "what": "positives of the annotator",
-                "here": "93 documents: problems shipped with the project and standard-library modules "
+                "here": "93 documents: shipped problems and standard-library modules "
                 "held up as good code",
                 "full": "220,000 high-quality files and 80,000 instruction examples",
             },
