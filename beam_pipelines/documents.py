@@ -149,7 +149,7 @@ def run_on_shards(
         Heavy objects belong in a cached function of its module, not in its closure.
       schema: of the tables it returns; `id` first.
       corpus: the corpus folder; output: the stage's folder.
-      key: fingerprint of parameters, inputs and code (`run.py` makes it).
+      key: fingerprint of parameters, inputs and code (`steps/builder.py` makes it).
       columns: the document columns it needs; `id` among them.
       attributes: folders of other stages, given to the function row for row.
     """

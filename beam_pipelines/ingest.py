@@ -102,8 +102,6 @@ def run(
       InputError: a source is missing, or no document came out of it.
     """
     summary_path = storage.join(output, SUMMARY)
-    if documents.stage_done(output, key) and storage.exists(summary_path):
-        return dict(storage.read_json(summary_path))
     faults = [fault for source in recipe_sources for fault in sources.check_source(source)]
     if faults:
         raise InputError("\n".join(str(fault) for fault in faults))
@@ -118,6 +116,9 @@ def run(
         shards = assign_shards(listing.references, corpus_config.num_shards, seed)
         plans += [_ShardPlan(source.name, i, tuple(s)) for i, s in enumerate(shards)]
 
+    is_whole = all(storage.is_done(_document_path(output, p), key) for p in plans)
+    if is_whole and documents.stage_done(output, key) and storage.exists(summary_path):
+        return dict(storage.read_json(summary_path))
     todo = [
         p
         for p in plans

@@ -223,13 +223,21 @@ def _write_stream(
     }
 
 
+def _is_packed(done_path: str, output: str, key: str) -> bool:
+    if not storage.exists(done_path):
+        return False
+    done = storage.read_json(done_path)
+    paths = [storage.join(output, shard["path"]) for shard in done["shards"]]
+    return done["key"] == key and all(storage.is_done(path, key) for path in paths)
+
+
 class _PackFn(beam.DoFn):
     def __init__(self, job: PackJob, output: str, key: str) -> None:
         self._job, self._output, self._key = job, output, key
 
     def process(self, shard: Shard) -> Iterator[str]:
         done = storage.join(self._output, "shards", shard.relative + ".json")
-        if not (storage.exists(done) and storage.read_json(done)["key"] == self._key):
+        if not _is_packed(done, self._output, self._key):
             pack_shard(self._job, shard, self._output, self._key)
         yield done
 
@@ -256,7 +264,8 @@ def run(job: PackJob, *, output: str, key: str, options: PipelineOptions) -> Pac
     if not facts:
         raise InputError(
             f"{job.selection}: selects no document, so there is nothing to train on. "
-            "Add sources, or loosen the policy that drops them (see `snowcoder why`)."
+            "Raise its budget of tokens (a file is taken only where that comes nearer to it), add "
+            "sources, or loosen the policy that drops them (see `snowcoder why`)."
         )
     by_language: dict[str, int] = {}
     for fact in facts:

@@ -45,6 +45,8 @@ def main() -> None:
         "seconds": report["seconds"],
     }
     print(json.dumps(figures))
+    if figures["heldout_bits_per_byte"]["enhanced"] >= figures["ngram_bits_per_byte"]:
+        sys.exit("the model is not below the byte n-gram on held-out code")
 
 
 if __name__ == "__main__":

@@ -18,4 +18,5 @@ export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.5
 "$PYTHON" -m ruff check .
 "$PYTHON" -m ruff format --check .
 "$PYTHON" -m mypy
-"$PYTHON" -m pytest "${selection[@]}" --durations=15 "$@"
+# One process a core; the tests of a file stay together, since they share fixtures.
+"$PYTHON" -m pytest "${selection[@]}" -n 2 --dist loadfile --durations=15 "$@"

@@ -8,13 +8,14 @@ from typing import Any
 
 from snowcoder_jax import storage
 from snowcoder_jax.errors import InputError
-from snowcoder_jax.recipe import Recipe, load_recipe
+from snowcoder_jax.recipe import Model
 from snowcoder_jax.tokenizer import FILE_SEP, Tokenizer
 
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointModel:
-    recipe: Recipe
+    config: Model
+    vocab_size: int
     params: Any
     tokenizer_folder: str
 
@@ -23,33 +24,34 @@ def load(checkpoint: str) -> CheckpointModel:
     """Load `runs/NAME/checkpoints/PHASE`.
 
     Raises:
-      InputError: there is no such checkpoint, or its run's recipe or tokenizer is gone.
+      InputError: there is no such checkpoint.
     """
     from snowcoder_jax.training.checkpoints import load_params
 
     checkpoint = checkpoint.rstrip("/")
-    run = os.path.dirname(os.path.dirname(checkpoint))
-    recipe_path = storage.join(run or ".", "recipe.yaml")
-    if not storage.exists(recipe_path):
-        raise InputError(
-            f"{checkpoint}: no run's recipe at {recipe_path}. "
-            "Name a folder such as runs/local/checkpoints/enhanced."
-        )
-    if not storage.exists(checkpoint):
-        phases = os.path.dirname(checkpoint)
+    facts_path = storage.join(checkpoint, "key.json")
+    if not storage.exists(facts_path):
+        phases = os.path.dirname(checkpoint) or "."
         names = os.listdir(phases) if os.path.isdir(phases) else []
         found = sorted(name for name in names if name[0] != ".")
-        raise InputError(f"{checkpoint}: is not there. Found: {', '.join(found) or 'none'}.")
-    tokenizer = storage.read_json(storage.join(run, "folders.json"))["tokenizer"]
-    return CheckpointModel(load_recipe(recipe_path), load_params(checkpoint), tokenizer)
+        raise InputError(
+            f"{checkpoint}: is no phase's checkpoint folder. Name one such as "
+            f"runs/local/checkpoints/enhanced. Beside it: {', '.join(found) or 'nothing'}."
+        )
+    facts = storage.read_json(facts_path)
+    return CheckpointModel(
+        Model(**facts["model"]),
+        facts["vocab_size"],
+        load_params(checkpoint),
+        storage.resolve(facts["tokenizer"], checkpoint),
+    )
 
 
 def export(model: CheckpointModel, folder: str) -> None:
     """Write the model in Hugging Face Llama format."""
     from snowcoder_jax.model.huggingface import export_llama
 
-    vocab_size = model.recipe.tokenizer.vocab_size
-    export_llama(model.params, model.recipe.model, vocab_size, model.tokenizer_folder, folder)
+    export_llama(model.params, model.config, model.vocab_size, model.tokenizer_folder, folder)
 
 
 def generate(
@@ -65,7 +67,7 @@ def generate(
     from snowcoder_jax.evaluation.sampler import Sampler
 
     tokenizer = Tokenizer.load(model.tokenizer_folder)
-    sampler = Sampler(model.params, model.recipe.model, tokenizer.vocab_size)
+    sampler = Sampler(model.params, model.config, model.vocab_size)
     (ids,) = sampler.generate(
         [[tokenizer.special(FILE_SEP), *tokenizer.encode(prompt)]],
         max_new_tokens=max_new_tokens,

@@ -33,7 +33,12 @@ GROUPS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code of DESIGN: 0 done, 75 saved, 2 input, 1 machine."""
-    args = _parser().parse_args(argv)
+    args, rest = _parser().parse_known_args(argv)
+    # argparse takes no FIELD=VALUE after an option, where people write them too.
+    if rest and not (hasattr(args, "overrides") and all("=" in r and r[0] != "-" for r in rest)):
+        _parser().error(f"unrecognized arguments: {' '.join(rest)}")
+    elif rest:
+        args.overrides += rest
     handler: Callable[[argparse.Namespace], int] = args.handler
     # While a phase trains, the loop handles SIGTERM itself: it saves first.
     signal.signal(signal.SIGTERM, _interrupt)
@@ -104,7 +109,10 @@ def _recipe_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _recipe(args: argparse.Namespace) -> Recipe:
-    return load_recipe(args.recipe, tuple(args.overrides), tuple(args.source))
+    # launch/local.sh goes to the repository's root; a folder is meant from where it was typed.
+    caller = os.environ.get("SNOWCODER_CALLER", "")
+    folders = tuple(os.path.join(caller, os.path.expanduser(folder)) for folder in args.source)
+    return load_recipe(args.recipe, tuple(args.overrides), folders)
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -114,22 +122,20 @@ def _run(args: argparse.Namespace) -> int:
     recipe = _recipe(args)
     preflight.require(recipe)
     preflight.configure_jax(recipe)
-    with run.run_lock(preflight.run_folder(recipe)):
+    with run.folder_lock(preflight.run_folder(recipe)):
         graph = build(recipe)
         preflight.write_recipe(recipe, graph.named)
         steps = graph.steps
         words = getattr(args, "group", None)
         if words is not None:
-            last = [i for i, s in enumerate(steps) if s.name.split(" ")[0] in words]
-            steps = steps[: last[-1] + 1] if last else steps
+            steps = graph.up_to(words)
         try:
             run.execute(steps, run.print_line)
         except preflight.preempted() as e:
             print(f"snowcoder: {e}", file=sys.stderr)
             return EXIT_SAVED
-    report = os.path.join(preflight.run_folder(recipe), "report.html")
-    if os.path.exists(report):
-        print(f"report: {report}")
+    if steps[-1].name == "report":
+        print(f"report: {preflight.run_folder(recipe)}/report.html")
     return EXIT_DONE
 
 

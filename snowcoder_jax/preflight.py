@@ -119,10 +119,12 @@ def configure_jax(recipe: Recipe) -> None:
 
 
 def write_recipe(recipe: Recipe, folders: dict[str, str]) -> None:
-    """Keep the recipe, as it runs, beside the run, and which folders it uses."""
+    """Keep the recipe, as it runs, beside the run, and which folders it uses, seen from there."""
     text = yaml.safe_dump(strict.to_plain(recipe), sort_keys=False)
     storage.write_bytes(storage.join(run_folder(recipe), "recipe.yaml"), text.encode())
-    storage.write_json(storage.join(run_folder(recipe), "folders.json"), folders)
+    run = run_folder(recipe)
+    seen_from_run = {name: storage.relative(folder, run) for name, folder in folders.items()}
+    storage.write_json(storage.join(run, "folders.json"), seen_from_run)
 
 
 def preempted() -> type[Exception]:

@@ -35,6 +35,7 @@ class Progress:
         self.done = 0
         self.total = total
         self.note = ""
+        self._first_done: int | None = None
         self._step = step
         self._stream = stream
         self._start = time.monotonic()
@@ -60,6 +61,9 @@ class Progress:
     def update(self, done: int, total: int, note: str = "") -> None:
         """Say that `done` of `total` items are done (`total` 0: unknown)."""
         self.done, self.total, self.note = done, total, note
+        if self._first_done is None:
+            # What an earlier, killed process did says nothing of this one's speed.
+            self._first_done = max(0, done - 1)
         now = time.monotonic()
         elapsed_seconds = now - self._start
         if elapsed_seconds < QUIET_SECONDS:
@@ -75,8 +79,9 @@ class Progress:
         text = f"  {self._step}: {self.done}"
         if self.total:
             text += f"/{self.total}"
-            if 0 < self.done < self.total:
-                left_seconds = elapsed_seconds * (self.total - self.done) / self.done
+            num_done = self.done - (self._first_done or 0)
+            if num_done > 0 and self.done < self.total:
+                left_seconds = elapsed_seconds * (self.total - self.done) / num_done
                 text += f", about {left_seconds:.0f} s left"
         return text + (f", {self.note}" if self.note else "")
 

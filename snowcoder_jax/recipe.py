@@ -19,6 +19,7 @@ import yaml
 from snowcoder_jax import languages, strict
 from snowcoder_jax.errors import InputError
 from snowcoder_jax.strict import Fault
+from snowcoder_jax.text.licenses import NAMED_BY_USER
 
 Grouping = Literal["language_then_repository", "repository", "repository_then_language", "file"]
 
@@ -410,7 +411,9 @@ def parse_recipe(
         strict.override(data, assignment, faults)
     for folder in extra_sources:
         name = "folder_" + hashlib.sha256(folder.encode()).hexdigest()[:8]
-        data.setdefault("sources", []).append({"name": name, "kind": "folder", "path": folder})
+        # Who names a folder on the line vouches for it where it has no licence file.
+        entry = {"name": name, "kind": "folder", "path": folder, "license": NAMED_BY_USER}
+        data.setdefault("sources", []).append(entry)
     recipe = strict.load(Recipe, data, faults)
     if recipe is not None:
         from snowcoder_jax.recipe_checks import check_recipe

@@ -28,16 +28,22 @@ def _names(recipe: Recipe) -> Iterator[Fault]:
         "selections": [s.name for s in recipe.selections],
         "phases": [p.name for p in recipe.all_phases()],
     }
+    if not _is_file_name(recipe.name):
+        yield Fault("name", f"`{recipe.name}` is no file name", "Use letters, digits, `_`, `-`.")
     for where, names in groups.items():
         if not names:
             yield Fault(where, "is empty", "Add at least one.")
         for name in sorted({n for n in names if names.count(n) > 1}):
             yield Fault(f"{where}.{name}", "stands there twice", "Give each its own name.")
         for name in names:
-            if not name.replace("_", "").replace("-", "").isalnum():
+            if not _is_file_name(name):
                 yield Fault(
                     f"{where}.{name}", "is no file name", "Use letters, digits, `_` and `-`."
                 )
+
+
+def _is_file_name(name: str) -> bool:
+    return name.replace("_", "").replace("-", "").isalnum()
 
 
 def _numbers(recipe: Recipe) -> Iterator[Fault]:
@@ -55,10 +61,33 @@ def _numbers(recipe: Recipe) -> Iterator[Fault]:
         "hardware.loss_chunk_tokens": recipe.hardware.loss_chunk_tokens,
         "hardware.beam_workers": recipe.hardware.beam_workers,
         "optimizer.clip_norm": recipe.optimizer.clip_norm,
+        "optimizer.max_skipped_in_a_row": recipe.optimizer.max_skipped_in_a_row,
+        "model.hidden_dim": recipe.model.hidden_dim,
+        "model.mlp_dim": recipe.model.mlp_dim,
+        "model.num_layers": recipe.model.num_layers,
+        "model.num_heads": recipe.model.num_heads,
+        "model.num_kv_heads": recipe.model.num_kv_heads,
+        "model.head_dim": recipe.model.head_dim,
+        "corpus.duplicates.ngram_words": recipe.corpus.duplicates.ngram_words,
+        "corpus.duplicates.bands": recipe.corpus.duplicates.bands,
+        "corpus.duplicates.rows": recipe.corpus.duplicates.rows,
+        "corpus.contamination.ngram_words": recipe.corpus.contamination.ngram_words,
+        "annotator.num_positives": recipe.annotator.num_positives,
+        "annotator.num_negatives": recipe.annotator.num_negatives,
+        "annotator.learning_rate": recipe.annotator.learning_rate,
+        "evaluation.bootstrap_samples": recipe.evaluation.bootstrap_samples,
+        "evaluation.max_heldout_bytes": recipe.evaluation.max_heldout_bytes,
+        "evaluation.sandbox.seconds": recipe.evaluation.sandbox.seconds,
+        "evaluation.sandbox.memory_bytes": recipe.evaluation.sandbox.memory_bytes,
+        "evaluation.sandbox.processes": recipe.evaluation.sandbox.processes,
+        "evaluation.sandbox.workers": recipe.evaluation.sandbox.workers,
     }
     for where, value in positive.items():
         if value <= 0:
             yield Fault(where, f"{value} is not above 0", "Give a positive number.")
+    if not 1 <= recipe.evaluation.ngram_order <= 7:
+        mend = "Choose 1 to 7; the report's yardstick is 5."
+        yield Fault("evaluation.ngram_order", f"{recipe.evaluation.ngram_order} is no order", mend)
     shares = {
         "corpus.heldout_share": recipe.corpus.heldout_share,
         "annotator.heldout_share": recipe.annotator.heldout_share,
@@ -71,7 +100,7 @@ def _numbers(recipe: Recipe) -> Iterator[Fault]:
 
 def _model(recipe: Recipe) -> Iterator[Fault]:
     model = recipe.model
-    if model.num_heads % model.num_kv_heads:
+    if model.num_kv_heads > 0 and model.num_heads % model.num_kv_heads:
         yield Fault(
             "model.num_kv_heads",
             f"{model.num_kv_heads} does not divide num_heads {model.num_heads}",
@@ -98,6 +127,9 @@ def _phases(recipe: Recipe) -> Iterator[Fault]:
         at = f"controls.{control.name}"
         if control.of not in earlier:
             yield Fault(f"{at}.of", f"no phase `{control.of}`", nearest(control.of, earlier))
+        elif len(recipe.phase(control.of).data) > 1:
+            problem = f"phase `{control.of}` mixes several selections"
+            yield Fault(f"{at}.of", problem, "Control a phase that reads one selection.")
         if control.selection not in selections:
             mend = nearest(control.selection, selections)
             yield Fault(f"{at}.selection", f"no selection `{control.selection}`", mend)
@@ -118,11 +150,12 @@ def _one_phase(
             f"{phase.tokens} is less than one step of {phase.tokens_per_step} tokens",
             "Raise it, or lower batch_size.",
         )
-    elif phase.schedule.warmup_steps >= phase.num_steps:
+    elif not 0 <= phase.schedule.warmup_steps < phase.num_steps:
         yield Fault(
             f"{at}.schedule.warmup_steps",
-            f"{phase.schedule.warmup_steps} is not below the phase's {phase.num_steps} steps",
-            "Shorten the warm-up.",
+            f"{phase.schedule.warmup_steps} is not from 0 to below the phase's "
+            f"{phase.num_steps} steps",
+            "Change the warm-up.",
         )
     if phase.schedule.peak <= 0 or phase.schedule.final < 0:
         yield Fault(f"{at}.schedule", "a learning rate is negative or 0", "Give positive rates.")
@@ -133,7 +166,7 @@ def _one_phase(
             f"{recipe.model.max_sequence_length}",
             "Raise the model's, or shorten the phase's.",
         )
-    if phase.batch_size % recipe.hardware.microbatches:
+    if recipe.hardware.microbatches > 0 and phase.batch_size % recipe.hardware.microbatches:
         yield Fault(
             f"{at}.batch_size",
             f"{phase.batch_size} is not divided by hardware.microbatches "
@@ -189,11 +222,19 @@ def _synthesis(recipe: Recipe) -> Iterator[Fault]:
     if synthesis.seeds not in selections:
         mend = nearest(synthesis.seeds, selections)
         yield Fault("synthesis.seeds", f"no selection `{synthesis.seeds}`", mend)
+    elif recipe.selection(synthesis.seeds).source == "synthetic":
+        mend = "Name a selection of the corpus."
+        yield Fault("synthesis.seeds", f"`{synthesis.seeds}` is synthetic itself", mend)
     teacher = synthesis.teacher
     if isinstance(teacher, CheckpointTeacher):
         if teacher.phase not in phases:
             mend = nearest(teacher.phase, phases)
             yield Fault("synthesis.teacher.phase", f"no phase `{teacher.phase}`", mend)
+        elif teacher.phase in _phases_from_first_synthetic(recipe):
+            mend = "Name a phase that is trained before any synthetic text is read."
+            yield Fault("synthesis.teacher.phase", f"`{teacher.phase}` comes too late", mend)
+        if teacher.batch_size <= 0:
+            yield Fault("synthesis.teacher.batch_size", "is not above 0", "Raise it.")
         if synthesis.head_tokens + synthesis.max_new_tokens > recipe.model.max_sequence_length:
             yield Fault(
                 "synthesis.max_new_tokens",
@@ -204,8 +245,22 @@ def _synthesis(recipe: Recipe) -> Iterator[Fault]:
         ("num_seeds", synthesis.num_seeds),
         ("head_tokens", synthesis.head_tokens),
         ("min_new_tokens", synthesis.min_new_tokens),
+        ("max_new_tokens", synthesis.max_new_tokens),
+        ("top_p", synthesis.top_p),
+        ("max_similarity", synthesis.max_similarity),
     ):
         if value <= 0:
             yield Fault(f"synthesis.{where}", f"{value} is not above 0", "Raise it.")
+    if synthesis.temperature < 0:
+        yield Fault("synthesis.temperature", "is negative", "Give 0 (greedy) or more.")
     known = [language.name for language in languages.LANGUAGES]
     yield from _language_shares("synthesis.language_shares", synthesis.language_shares, known)
+
+
+def _phases_from_first_synthetic(recipe: Recipe) -> list[str]:
+    """The first phase that reads synthetic text, and all after it."""
+    synthetic = {s.name for s in recipe.selections if s.source == "synthetic"}
+    for index, phase in enumerate(recipe.phases):
+        if any(part.selection in synthetic for part in phase.data):
+            return [p.name for p in recipe.phases[index:]]
+    return []

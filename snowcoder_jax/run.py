@@ -2,7 +2,7 @@
 
 A step is a name, a key (the fingerprint of its parameters, its inputs' keys and its code), the
 folder it fills and the work. `step.json`, written last into that folder, says with which key the
-step was finished, which files it left and what it measured. The graph itself is in `graph.py`.
+step was finished, which files it left and what it measured. The graph itself is in `steps/`.
 """
 
 from __future__ import annotations
@@ -76,9 +76,12 @@ def execute(steps: Sequence[Step], log: Callable[[str], None]) -> None:
         log(f"{num_done} of {len(steps)} steps are done already")
     for number, step in enumerate(steps, start=1):
         if finished(step) is None:
-            log(f"[{number}/{len(steps)}] {step.name}")
-            record = run_step(step)
-            log(f"  {step.name}: {record['seconds']:.1f} s")
+            # Runs of other names may share this folder; the second one finds it done.
+            with folder_lock(step.folder, wait=True):
+                if finished(step) is None:
+                    log(f"[{number}/{len(steps)}] {step.name}")
+                    record = run_step(step)
+                    log(f"  {step.name}: {record['seconds']:.1f} s")
 
 
 def run_step(step: Step) -> Facts:
@@ -103,7 +106,8 @@ def _files(folder: str) -> dict[str, int]:
     root = folder.rstrip("/") + "/"
     # Folders of later steps may lie inside: the first level of a corpus holds its attributes.
     paths = [p for p in storage.list_files(folder) if "/attributes/" not in p[len(root) - 1 :]]
-    return {p[len(root) :]: storage.size_bytes(p) for p in paths if not p.endswith("/step.json")}
+    own = ("/step.json", "/.lock")
+    return {p[len(root) :]: storage.size_bytes(p) for p in paths if not p.endswith(own)}
 
 
 class _Watcher:
@@ -146,21 +150,25 @@ def resident_bytes() -> int:
 
 
 @contextlib.contextmanager
-def run_lock(run_folder: str) -> Iterator[None]:
-    """Keep a second `snowcoder run` of the same run out; freed by the system at any death."""
-    if not storage.is_local(run_folder):
+def folder_lock(folder: str, *, wait: bool = False) -> Iterator[None]:
+    """Keep other processes out of a local folder; the system frees the lock at any death.
+
+    Raises:
+      InputError: another process has it, and this one is not to wait.
+    """
+    if not storage.is_local(folder):
         yield
         return
-    path = os.path.join(run_folder, ".lock")
+    path = os.path.join(folder, ".lock")
     with storage.machine_faults(path):
-        os.makedirs(run_folder, exist_ok=True)
-        handle = open(path, "a+")  # noqa: SIM115 (held for the whole run)
+        os.makedirs(folder, exist_ok=True)
+        handle = open(path, "a+")  # noqa: SIM115 (held until the caller is through)
     try:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError as e:
             raise InputError(
-                f"{run_folder}: another process is running this recipe. "
+                f"{folder}: another process is running this recipe. "
                 "Wait for it, or give this run another `name`."
             ) from e
         yield

@@ -48,6 +48,18 @@ def join(*parts: str) -> str:
     return "/".join([parts[0].rstrip("/"), *(p.strip("/") for p in parts[1:])])
 
 
+def relative(path: str, start: str) -> str:
+    """`path` as seen from the folder `start`, where both are local; a URL stays as it is."""
+    return os.path.relpath(path, start) if is_local(path) and is_local(start) else path
+
+
+def resolve(path: str, start: str) -> str:
+    """The inverse of `relative`."""
+    if not is_local(path) or os.path.isabs(path):
+        return path
+    return os.path.normpath(os.path.join(start, path))
+
+
 def exists(path: str) -> bool:
     if is_local(path):
         return os.path.exists(path)

@@ -25,7 +25,8 @@ def explain(run: str, document: str) -> str:
     folders_path = storage.join(run, "folders.json")
     if not storage.exists(folders_path):
         raise InputError(f"{run}: is no run. Name a folder such as runs/local.")
-    folders: dict[str, str] = storage.read_json(folders_path)
+    seen_from_run: dict[str, str] = storage.read_json(folders_path)
+    folders = {name: storage.resolve(folder, run) for name, folder in seen_from_run.items()}
     found = list(_find(folders["ingest"], document))
     if not found:
         raise InputError(f"{document}: no such document in {run}. Give its id or path.")

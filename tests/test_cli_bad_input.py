@@ -145,9 +145,7 @@ def test_a_batch_that_the_devices_do_not_divide(tmp_path: Path, code_folder: Pat
 
 @pytest.mark.slow
 @pytest.mark.parametrize("megabytes", [1, 2])
-def test_a_full_disk_ends_with_one_message_and_goes_on_later(
-    tmp_path: Path, megabytes: int
-) -> None:
+def test_a_full_disk_ends_with_one_message(tmp_path: Path, megabytes: int) -> None:
     repo = tmp_path / "code" / "repo"
     repo.mkdir(parents=True)
     for number, path in enumerate(sorted(Path(os.__file__).parent.glob("*.py"))):
@@ -175,9 +173,9 @@ def test_a_full_disk_ends_with_one_message_and_goes_on_later(
 def test_two_runs_of_one_recipe_do_not_meet(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, code_folder: Path
 ) -> None:
-    from snowcoder_jax.run import run_lock
+    from snowcoder_jax.run import folder_lock
 
-    with run_lock(storage.join(str(tmp_path), "runs", "local")):
+    with folder_lock(storage.join(str(tmp_path), "runs", "local")):
         command = [sys.executable, "-m", "snowcoder_jax.cli", "run", LOCAL, sources(code_folder)]
         result = subprocess.run(
             [*command, f"output={tmp_path}"], capture_output=True, text=True, cwd=ROOT

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from snowcoder_jax import strict
 from snowcoder_jax.errors import InputError
-from snowcoder_jax.recipe import Recipe, fingerprint, load_recipe, parse_recipe
+from snowcoder_jax.recipe import FolderSource, Recipe, fingerprint, load_recipe, parse_recipe
+from snowcoder_jax.text.licenses import is_permissive
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 LOCAL = str(CONFIGS / "local.yaml")
@@ -52,7 +53,9 @@ def test_overrides_reach_named_items_of_lists() -> None:
 
 def test_a_source_on_the_line_is_added() -> None:
     recipe = load_recipe(LOCAL, extra_sources=("some/folder",))
-    assert recipe.sources[-1].kind == "folder"
+    added = recipe.sources[-1]
+    assert isinstance(added, FolderSource)
+    assert is_permissive(added.license)
     assert len(recipe.sources) == 2
 
 
@@ -73,7 +76,7 @@ FAULTS = [
     ("phases.enhanced.starts_from=contined", "phases.enhanced.starts_from", "`continued`"),
     ("phases.contined.tokens=1", "phases.contined", "`continued`"),
     ("phases.general.tokens=1000", "phases.general.tokens", "less than one step"),
-    ("phases.general.schedule.warmup_steps=684", "warmup_steps", "not below"),
+    ("phases.general.schedule.warmup_steps=500", "warmup_steps", "from 0 to below"),
     ("phases.general.sequence_length=512", "sequence_length", "max_sequence_length"),
     ("phases.general.data=[{selection: bst}]", "phases.general.data", "`best`"),
     ("phases.general.data=[]", "phases.general.data", "is empty"),
@@ -90,6 +93,18 @@ FAULTS = [
     ("controls.control.of=contined", "controls.control.of", "`continued`"),
     ("sources=[{name: x, kind: foldr}]", "sources.x.kind", "`folder`"),
     ("hardware.microbatches=3", "phases.general.batch_size", "microbatches"),
+    ("hardware.microbatches=0", "hardware.microbatches", "not above 0"),
+    ("model.num_kv_heads=0", "model.num_kv_heads", "not above 0"),
+    ("model.hidden_dim=0", "model.hidden_dim", "not above 0"),
+    ("corpus.duplicates.bands=0", "corpus.duplicates.bands", "not above 0"),
+    ("evaluation.ngram_order=8", "evaluation.ngram_order", "1 to 7"),
+    ("evaluation.bootstrap_samples=0", "evaluation.bootstrap_samples", "not above 0"),
+    ("phases.general.schedule.warmup_steps=-1", "warmup_steps", "from 0"),
+    ("synthesis.seeds=synthetic", "synthesis.seeds", "of the corpus"),
+    ("synthesis.teacher.phase=enhanced", "synthesis.teacher.phase", "before any synthetic"),
+    ("synthesis.temperature=-0.1", "synthesis.temperature", "greedy"),
+    ("controls.control.of=enhanced", "controls.control.of", "one selection"),
+    ("name=../x", "name", "no file name"),
 ]
 
 
@@ -104,7 +119,8 @@ def test_each_fault_names_its_field_and_mend(override: str, field: str, mend: st
 @pytest.mark.parametrize(
     "override",
     [
-        "phases.general.schedule.warmup_steps=683",
+        "evaluation.ngram_order=7",
+        "phases.general.schedule.warmup_steps=499",
         "phases.general.tokens=2048",
         "tokenizer.vocab_size=300",
         "synthesis.max_new_tokens=160",

@@ -149,7 +149,8 @@ def _curve(b: Builder) -> list[Facts]:
         return []
     names = ("phase", "global_step", "step", "tokens", "loss", "learning_rate")
     lines = storage.read_bytes(path).decode().splitlines()
-    rows = [json.loads(line) for line in lines]
+    phases = {p.name for p in b.recipe.all_phases()}
+    rows = [row for row in map(json.loads, lines) if row["phase"] in phases]
     return [{n: row.get(n) for n in names} for row in rows]
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from snowcoder_jax import storage
+from snowcoder_jax.errors import InputError
 from snowcoder_jax.progress import Progress
 from snowcoder_jax.recipe import Recipe, fingerprint
 from snowcoder_jax.run import Facts, Step
@@ -49,6 +50,7 @@ class Builder:
         self.steps: list[Step] = []
         self.keys: dict[str, str] = {}
         self.named: dict[str, str] = {}
+        self._reads: dict[str, tuple[str, ...]] = {}
 
     def path(self, *parts: str) -> str:
         return storage.join(self.recipe.output, *parts)
@@ -93,7 +95,33 @@ class Builder:
         )
         self.keys[folder] = key
         self.named[name] = folder
+        self._reads[name] = reads
         return folder
+
+    def up_to(self, words: Collection[str]) -> list[Step]:
+        """The steps whose first word is one of `words`, and all that they read, in order.
+
+        Raises:
+          InputError: the recipe has no such step.
+        """
+        wanted = [s.name for s in self.steps if s.name.split(" ")[0] in words]
+        if "select" in words:
+            # Choosing among synthetic documents needs a trained teacher: that is `synthesize`.
+            corpus = {s.name for s in self.recipe.selections if s.source == "corpus"}
+            wanted = [name for name in wanted if name.removeprefix("select ") in corpus]
+        if not wanted:
+            raise InputError(
+                f"recipe {self.recipe.name}: has nothing to {'/'.join(words)}. "
+                "Use `snowcoder run`, or add what is missing to the recipe."
+            )
+        step_of = {folder: name for name, folder in self.named.items() if name in self._reads}
+        needed: set[str] = set()
+        while wanted:
+            name = wanted.pop()
+            if name not in needed:
+                needed.add(name)
+                wanted += [step_of[r] for r in self._reads[name] if r in step_of]
+        return [s for s in self.steps if s.name in needed]
 
 
 def _count_files(folder: str, suffix: str) -> int:

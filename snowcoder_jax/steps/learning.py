@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from typing import TYPE_CHECKING
 
 from snowcoder_jax import packed as packed_format
-from snowcoder_jax import storage
+from snowcoder_jax import storage, strict
+from snowcoder_jax.evaluation import sandbox
 from snowcoder_jax.progress import Progress
 from snowcoder_jax.recipe import Phase
 from snowcoder_jax.run import Facts
@@ -86,7 +88,7 @@ def _add_train(b: Builder, phase: Phase, packs: dict[str, str]) -> None:
     def work(folder: str, key: str, progress: Progress) -> Facts:
         from snowcoder_jax.training.loop import train_phase
 
-        _set_aside_stale(folder, key)
+        _prepare_folder(b, phase, folder, key)
         result = train_phase(
             recipe,
             phase,
@@ -106,7 +108,8 @@ def _add_train(b: Builder, phase: Phase, packs: dict[str, str]) -> None:
             recipe.model,
             recipe.tokenizer.vocab_size,
             dataclasses.replace(phase, name="", checkpoint_every_steps=1),
-            recipe.optimizer,
+            # When a run gives up changes nothing of what it has learnt until then.
+            dataclasses.replace(recipe.optimizer, max_skipped_in_a_row=1),
             recipe.seed,
             recipe.hardware.compute_dtype,
         ),
@@ -115,16 +118,40 @@ def _add_train(b: Builder, phase: Phase, packs: dict[str, str]) -> None:
     )
 
 
-def _set_aside_stale(folder: str, key: str) -> None:
-    """Move the checkpoints of other settings out of the way; nothing trained is ever deleted."""
+def _prepare_folder(b: Builder, phase: Phase, folder: str, key: str) -> None:
+    """Make sure that `folder` holds checkpoints of these settings, or none.
+
+    Those of other settings are moved out of the way with their metrics, and back when the
+    settings come back; nothing trained is ever deleted. `key.json` also says what is needed to
+    use a checkpoint, whatever becomes of the recipe.
+    """
     mark = storage.join(folder, "key.json")
-    if storage.exists(mark):
-        old_key = storage.read_json(mark)["key"]
-        if old_key != key:
-            storage.rename(folder, _aside(folder, old_key))
+    metrics = storage.join(b.run_folder, "metrics.jsonl")
+    if storage.exists(mark) and (old_key := storage.read_json(mark)["key"]) != key:
+        _move_metrics(metrics, storage.join(folder, "metrics.jsonl"), phase.name)
+        storage.rename(folder, _aside(folder, old_key))
     if not storage.exists(mark) and storage.exists(_aside(folder, key)):
+        storage.remove(folder)  # without its mark nothing was trained in it
         storage.rename(_aside(folder, key), folder)
-    storage.write_json(mark, {"key": key})
+        _move_metrics(storage.join(folder, "metrics.jsonl"), metrics, phase.name)
+    facts = {
+        "key": key,
+        "model": strict.to_plain(b.recipe.model),
+        "vocab_size": b.recipe.tokenizer.vocab_size,
+        "tokenizer": storage.relative(b.named["tokenizer"], folder),
+    }
+    storage.write_json(mark, facts)
+
+
+def _move_metrics(source: str, target: str, phase: str) -> None:
+    """Move a phase's lines from one metrics file to the end of another."""
+    if not storage.exists(source):
+        return
+    lines = storage.read_bytes(source).splitlines(keepends=True)
+    own = [line for line in lines if json.loads(line)["phase"] == phase]
+    before = storage.read_bytes(target) if storage.exists(target) else b""
+    storage.write_bytes(target, before + b"".join(own))
+    storage.write_bytes(source, b"".join(line for line in lines if line not in own))
 
 
 def _aside(folder: str, key: str) -> str:
@@ -155,11 +182,9 @@ def heldout_documents(b: Builder) -> list[HeldoutDocument]:
 
 
 _EVALUATION = (
-    "snowcoder_jax/evaluation/evaluate.py",
-    "snowcoder_jax/evaluation/scores.py",
-    "snowcoder_jax/evaluation/problems.py",
-    "snowcoder_jax/evaluation/sampler.py",
+    "snowcoder_jax/evaluation",
     "snowcoder_jax/problems/evaluation",
+    "beam_pipelines/texts.py",
 )
 
 
@@ -189,7 +214,8 @@ def _add_evaluation(b: Builder, phase: Phase) -> None:
         f"evaluate {phase.name}",
         inside=storage.join(b.run_folder, "evaluations", phase.name),
         keyed=False,
-        params=(recipe.evaluation, recipe.seed),
+        # Where no sandbox was to be had, pass@1 is measured once there is one.
+        params=(recipe.evaluation, recipe.seed, sandbox.availability() is None),
         reads=(checkpoints, b.named["policy"], b.named["secrets"]),
         code=_EVALUATION,
         work=work,
@@ -215,7 +241,7 @@ def _add_comparison(b: Builder, phase: str, control: str) -> None:
         keyed=False,
         params=(recipe.evaluation.bootstrap_samples, recipe.seed),
         reads=(b.named[f"evaluate {phase}"], b.named[f"evaluate {control}"]),
-        code=("snowcoder_jax/evaluation/scores.py", "snowcoder_jax/evaluation/evaluate.py"),
+        code=_EVALUATION,
         work=work,
     )
 
@@ -243,7 +269,7 @@ def add_baseline(b: Builder) -> None:
         keyed=False,
         params=(recipe.evaluation, recipe.seed),
         reads=(*(b.named[f"train {p.name}"] for p in lineage), b.named["policy"]),
-        code=("snowcoder_jax/evaluation/ngram.py", "snowcoder_jax/steps/baseline.py"),
+        code=(*_EVALUATION, "snowcoder_jax/steps/baseline.py"),
         work=work,
     )
 

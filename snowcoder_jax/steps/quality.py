@@ -6,6 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from snowcoder_jax import storage
+from snowcoder_jax.model.encoder import resolve_encoder
 from snowcoder_jax.progress import Progress
 from snowcoder_jax.run import Facts
 from snowcoder_jax.steps import corpus as corpus_steps
@@ -84,10 +85,13 @@ def _add_annotator(b: Builder) -> None:
         )
         return dataclasses.asdict(result)
 
+    files = [p for p in recipe.annotator.positives if p.endswith(".jsonl")]
+    weights = storage.join(resolve_encoder(recipe.annotator.encoder), "model.safetensors")
+    contents = [storage.sha256_file(path) for path in (weights, *files)]
     b.add(
         "annotator",
         inside=b.path("annotators"),
-        params=(dataclasses.replace(recipe.annotator, max_files=None), recipe.seed),
+        params=(dataclasses.replace(recipe.annotator, max_files=None), contents, recipe.seed),
         reads=(corpus, secrets, negatives),
         code=(*_ANNOTATION, "beam_pipelines/texts.py"),
         work=work,

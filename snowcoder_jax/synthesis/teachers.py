@@ -157,7 +157,8 @@ def make_teacher(
         params,
         recipe.model,
         tokenizer,
-        name=f"{recipe.name}-{settings.phase}",
+        # Not the run's name: it would go into ids, and runs of one recipe share what is written.
+        name=settings.phase,
         fingerprint=fingerprint,
         batch_size=settings.batch_size,
         compute_dtype=recipe.hardware.compute_dtype,

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import re
 
+# Code of the user's own that states no licence.
+NAMED_BY_USER = "LicenseRef-named-by-user"
+
 PERMISSIVE = frozenset(
     s.lower()
     for s in (
@@ -16,7 +19,7 @@ PERMISSIVE = frozenset(
         "BSD-Source-Code", "BSL-1.0", "CC0-1.0", "CC-BY-3.0", "CC-BY-4.0", "CNRI-Python",
         "curl", "ECL-2.0", "HPND", "ISC", "libpng-2.0", "MIT", "MIT-0", "MIT-CMU", "NCSA",
         "OpenSSL", "PostgreSQL", "PSF-2.0", "Python-2.0", "Unlicense", "UPL-1.0", "W3C",
-        "WTFPL", "X11", "Zlib", "ZPL-2.1",
+        "WTFPL", "X11", "Zlib", "ZPL-2.1", NAMED_BY_USER,
     )
 )  # fmt: skip
 

@@ -152,13 +152,14 @@ def train_phase(
             unlogged.append((k, metrics))
             saver.poll()
             done = k + 1
+            is_ending = is_terminated()
             is_due = done % phase.checkpoint_every_steps == 0 or done == phase.num_steps
-            if is_due or is_terminated():
+            if is_due or is_ending:
                 log_steps(unlogged)
                 save(done)
-            if is_terminated():
+            if is_ending:
                 break
-    if is_terminated():
+    if is_ending and done < phase.num_steps:
         raise Preempted(
             f"phase {phase.name}: saved at step {done} of {phase.num_steps}. "
             "Start the same command again to go on."

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import sysconfig
 import time
+from collections.abc import Callable
 from keyword import iskeyword
 from pathlib import Path
 
@@ -37,8 +38,8 @@ SHRINK = (
     "annotator.num_negatives=30",
     "annotator.epochs=3",
     "annotator.max_files=40",
-    "selections.best.tokens=6000",
-    "selections.random.tokens=6000",
+    "selections.best.tokens=20000",
+    "selections.random.tokens=20000",
     "phases.general.tokens=102400",
     "phases.continued.tokens=24576",
     "phases.enhanced.tokens=4096",
@@ -108,8 +109,8 @@ def run(arguments: list[str]) -> subprocess.CompletedProcess[str]:
     )
 
 
-def kill_when(arguments: list[str], step: str, after_seconds: float) -> str:
-    """Start a run, wait for `step` to begin, and SIGKILL it a little later; returns its log."""
+def kill_when(arguments: list[str], step: str, ready: Callable[[], bool]) -> str:
+    """Start a run, wait for `step` to begin and for `ready`, and SIGKILL it; returns its log."""
     process = subprocess.Popen(
         arguments, stderr=subprocess.PIPE, text=True, env=environment(), cwd=ROOT
     )
@@ -118,7 +119,8 @@ def kill_when(arguments: list[str], step: str, after_seconds: float) -> str:
     for line in process.stderr:
         lines.append(line)
         if line.rstrip().endswith(f"] {step}"):
-            time.sleep(after_seconds)
+            while not ready() and process.poll() is None:
+                time.sleep(0.01)
             process.send_signal(signal.SIGKILL)
             break
     process.wait()

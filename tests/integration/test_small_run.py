@@ -97,6 +97,23 @@ def test_another_seed_shares_what_does_not_depend_on_it(sources: Path, finished:
     assert "8 of 8 steps are done already" in result.stderr
 
 
+def test_settings_that_come_back_find_their_checkpoints_and_metrics(
+    sources: Path, finished: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """A, then B, then A again: nothing is trained twice, and the curve is A's own."""
+    before = losses(finished)
+    for peak in ("1e-3", "2.5e-4"):
+        arguments = small_run.command(
+            sources, finished, f"phases.enhanced.schedule.peak={peak}", verb="run"
+        )
+        result = small_run.run(arguments)
+        assert result.returncode == 0, result.stderr[-3000:]
+        if peak == "1e-3":
+            assert losses(finished) != before
+    assert sorted(losses(finished)) == sorted(before)
+    assert result.stderr.count("loss") == 0
+
+
 def test_why_tells_every_verdict(finished: Path) -> None:
     run = str(finished / "runs/local")
     arguments = [*small_run.command(Path(), finished)[:3], "why", run, "json/decoder.py"]
@@ -124,9 +141,18 @@ def test_three_kills_change_nothing(
 ) -> None:
     output = tmp_path_factory.mktemp("killed")
     arguments = small_run.command(sources, output)
-    for step, after_seconds in (("duplicates", 0.3), ("train general", 4.0), ("synthesize", 1.5)):
-        log = small_run.kill_when(arguments, step, after_seconds)
+    moments = {
+        # In the middle of the corpus stages, of a phase, and of the teacher's answers.
+        "rules": lambda: any(output.glob("corpora/*/attributes/rules-*/code/*.manifest.json")),
+        "train general": lambda: any(output.glob("runs/local/checkpoints/general/*.manifest.json")),
+        "synthesize": lambda: any(
+            f.stat().st_size for f in output.glob("synthetic/*/answers.jsonl")
+        ),
+    }
+    for step, ready in moments.items():
+        log = small_run.kill_when(arguments, step, ready)
         assert f"] {step}\n" in log
+        assert f"  {step}: " not in log.splitlines()[-1]
         assert not (output / "runs/local/report.json").exists()
     result = small_run.run(arguments)
     assert result.returncode == 0, result.stderr[-4000:]
