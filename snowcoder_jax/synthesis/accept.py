@@ -38,9 +38,8 @@ SHINGLE_WORDS = 5
 
 # Share of 12-grams of words and punctuation, digits folded, that occurred before in the same part.
 # Of 8,200 runs of top-level statements cut from installed packages 1% (of 200 characters) to 4%
-# (15,000) lie above 0.5, nearly all of them tables of numbers; a line or a function over and over
-# lies near 1. Repeated n-grams are Gopher's signal (arXiv 2112.11446, table A1); its limits, made
-# for prose (0.10 for 10-grams), would refuse one in four real files here.
+# (15,000) lie above 0.5; a line or a function over and over lies above 0.8. Repeated n-grams are
+# Gopher's signal (arXiv 2112.11446, table A1), whose limits were made for prose.
 REPEATED_GRAM_WORDS = 12
 MAX_REPEATED_SHARE = 0.5
 
