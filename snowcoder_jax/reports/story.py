@@ -89,19 +89,25 @@ def _what_ran(report: dict[str, Any], phases: dict[str, Any]) -> Html:
     return join([tag("strong", subject), phrase, of_what, ".", took])
 
 
+def _known_bits(phases: dict[str, Any], *keys: str) -> list[float]:
+    values = (formats.number(at(p, *keys)) for p in phases.values())
+    return [value for value in values if value is not None]
+
+
+def _path(values: list[float]) -> Html:
+    path = " to ".join(formats.bits_text(v) or "" for v in values)
+    return tag("strong", f"{movement(values)} {path}")
+
+
 def _how_it_went(report: dict[str, Any], phases: dict[str, Any]) -> Html:
-    known = [
-        value
-        for p in phases.values()
-        if (value := formats.number(at(p, "heldout_bits_per_byte", "all"))) is not None
-    ]
+    known = _known_bits(phases, "heldout_bits_per_byte", "all")
     if not known:
         return Html("Bits per byte on held-out code: not measured.") if phases else Html("")
-    path = " to ".join(formats.bits_text(v) or "" for v in known)
-    parts: list[object] = [
-        "On repositories it has never seen, bits per byte (lower is better) ",
-        tag("strong", f"{movement(known)} {path}"),
-    ]
+    solutions = _known_bits(phases, "solutions_bits_per_byte")
+    parts: list[object] = ["Bits per byte (lower is better) "]
+    if solutions:
+        parts += [_path(solutions), " on solutions of small problems, and "]
+    parts += [_path(known), " on repositories it has never seen"]
     baseline = formats.number(at(report, "baseline_bits_per_byte", "all"))
     order = at(report, "baseline", "order")
     if baseline is None:
