@@ -109,8 +109,14 @@ def run(arguments: list[str]) -> subprocess.CompletedProcess[str]:
     )
 
 
-def kill_when(arguments: list[str], step: str, ready: Callable[[], bool]) -> str:
-    """Start a run, wait for `step` to begin and for `ready`, and SIGKILL it; returns its log."""
+def signal_when(
+    arguments: list[str], step: str, ready: Callable[[], bool], sent: signal.Signals
+) -> tuple[int, str]:
+    """Start a run, wait for `step` to begin and for `ready`, send it a signal.
+
+    Returns:
+      Its exit code and its log.
+    """
     process = subprocess.Popen(
         arguments, stderr=subprocess.PIPE, text=True, env=environment(), cwd=ROOT
     )
@@ -121,8 +127,8 @@ def kill_when(arguments: list[str], step: str, ready: Callable[[], bool]) -> str
         if line.rstrip().endswith(f"] {step}"):
             while not ready() and process.poll() is None:
                 time.sleep(0.01)
-            process.send_signal(signal.SIGKILL)
+            process.send_signal(sent)
             break
-    process.wait()
+    lines += process.stderr.readlines()
     process.stderr.close()
-    return "".join(lines)
+    return process.wait(), "".join(lines)

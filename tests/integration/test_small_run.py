@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import small_run
+
+from snowcoder_jax.errors import EXIT_SAVED
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -136,6 +139,23 @@ def test_generate_and_export(finished: Path, tmp_path: Path) -> None:
     )
 
 
+def test_preemption_saves_and_asks_to_be_started_again(
+    sources: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    output = tmp_path_factory.mktemp("preempted")
+    arguments = small_run.command(sources, output)
+    checkpoints = output / "runs/local/checkpoints/general"
+    moments = {
+        "ingest": lambda: True,
+        "train general": lambda: any(checkpoints.glob("*.manifest.json")),
+    }
+    for step, ready in moments.items():
+        code, log = small_run.signal_when(arguments, step, ready, signal.SIGTERM)
+        assert code == EXIT_SAVED, log
+        assert "start the same command again" in log.lower()
+        assert "Traceback" not in log
+
+
 def test_three_kills_change_nothing(
     sources: Path, finished: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -150,7 +170,7 @@ def test_three_kills_change_nothing(
         ),
     }
     for step, ready in moments.items():
-        log = small_run.kill_when(arguments, step, ready)
+        _, log = small_run.signal_when(arguments, step, ready, signal.SIGKILL)
         assert f"] {step}\n" in log
         assert f"  {step}: " not in log.splitlines()[-1]
         assert not (output / "runs/local/report.json").exists()
