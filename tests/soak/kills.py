@@ -48,8 +48,9 @@ def main() -> None:
             process = subprocess.Popen(
                 small_run.command(sources, killed), env=small_run.environment()
             )
-            # Long enough to get past the imports, short enough to be killed in every step.
-            wait_seconds = chance.uniform(3.0, 20.0)
+            # The imports take 2 s, compiling the step 5 s: most of these kills fall within a step,
+            # and some run long enough to get further.
+            wait_seconds = chance.uniform(2.5, 8.0)
             try:
                 process.wait(wait_seconds if len(kills) < num_kills else None)
             except subprocess.TimeoutExpired:
