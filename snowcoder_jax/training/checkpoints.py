@@ -8,6 +8,7 @@ restored in part.
 from __future__ import annotations
 
 import concurrent.futures
+import logging
 import os
 from types import TracebackType
 from typing import Any
@@ -122,10 +123,19 @@ class Checkpoints:
         except OSError:
             raise
         except Exception as e:  # TensorStore reports a full disk as a ValueError with a status
+            cause = "the disk is full" if "No space left on device" in str(e) else str(e)
             raise MachineError(
-                f"{self._folder}: a checkpoint could not be written: {e} "
+                f"{self._folder}: a checkpoint could not be written: {cause}. "
                 "Free some space and start the same command again; earlier checkpoints are kept."
             ) from e
+
+
+def _is_not_raised_as_well(record: logging.LogRecord) -> bool:
+    # Orbax logs what went wrong in its threads, with a dozen tracebacks, and then raises it here.
+    return not (record.levelno >= logging.ERROR and record.getMessage().startswith("[process="))
+
+
+logging.getLogger("absl").addFilter(_is_not_raised_as_well)
 
 
 def latest_step(folder: str) -> int | None:

@@ -70,8 +70,9 @@ def assert_same(params, other):
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_transformers_gives_the_same_logits(name, tmp_path, tokenizer_folder):
-    torch = pytest.importorskip("torch")
-    transformers = pytest.importorskip("transformers")
+    import torch
+    import transformers
+
     config = CONFIGS[name]
     params = params_of(config)
     folder = str(tmp_path / "out")
@@ -102,8 +103,9 @@ def test_round_trip_is_bit_equal(name, max_shard_bytes, tmp_path, tokenizer_fold
 
 
 def test_what_transformers_saves_in_shards_is_read(tmp_path):
-    torch = pytest.importorskip("torch")
-    transformers = pytest.importorskip("transformers")
+    import torch
+    import transformers
+
     config = transformers.LlamaConfig(
         vocab_size=VOCAB,
         hidden_size=32,
