@@ -118,8 +118,26 @@ LETTERS = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta"]
 WORDS = st.lists(st.sampled_from(LETTERS), min_size=12)
 
 
-@given(WORDS, st.lists(st.sampled_from([" ", "\n", "\t", "\r\n    ", ", ", " # "]), min_size=1))
-def test_layout_and_case_never_hide_a_copy(spelled: list[str], gaps: list[str]) -> None:
+# Every 10-gram of these holds at least five different words, so it tells something.
+TELLING = st.lists(st.permutations(LETTERS), min_size=2, max_size=4).map(
+    lambda parts: [word for part in parts for word in part]
+)
+SPACES = [" ", "\n", "\t", "\r\n    "]
+
+
+@given(WORDS, st.lists(st.sampled_from(SPACES), min_size=1))
+def test_white_space_and_case_never_hide_a_copy(spelled: list[str], gaps: list[str]) -> None:
+    _check_hidden(spelled, gaps)
+
+
+@given(TELLING, st.lists(st.sampled_from([*SPACES, ", ", " # "]), min_size=1))
+def test_layout_never_hides_a_copy_that_tells_something(
+    spelled: list[str], gaps: list[str]
+) -> None:
+    _check_hidden(spelled, gaps)
+
+
+def _check_hidden(spelled: list[str], gaps: list[str]) -> None:
     reference = contamination.Reference("b", "i", " ".join(spelled))
     index = ContaminationIndex([reference], 10)
     joined = "".join(
