@@ -1,9 +1,10 @@
 """Whether a text repeats a benchmark: its prompts and solutions, by word n-grams.
 
 RECIPE section 3: an exact match of 10 words with case and white space folded; for references
-shorter than that, or without a telling n-gram, the whole string. Words are those of `text.words`,
-so punctuation and comment markers do not count either: a re-indented copy, or a prompt copied into
-another language's comments, is still found.
+shorter than that, or without a telling n-gram, the whole string. Words of n-grams are those of
+`text.words`, so punctuation and comment markers do not count either: a re-indented copy, or a
+prompt copied into another language's comments, is still found. The whole-string match folds white
+space and case only: there a copy with other punctuation is missed.
 
 n-grams that tell nothing are left out. An n-gram tells something if at least
 `MIN_TELLING_WORDS` different words of it are neither keywords, nor common library names, nor
