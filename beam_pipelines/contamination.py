@@ -9,8 +9,10 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_pipelines import documents
 from beam_pipelines.documents import VERDICT_FIELDS
-from snowcoder_jax import recipe
+from snowcoder_jax import recipe_corpus
 from snowcoder_jax.text import contamination as text_contamination
+from snowcoder_jax.text import reader
+from snowcoder_jax.text.contamination import Match
 
 CONTAMINATION_SCHEMA = pa.schema(
     [
@@ -19,35 +21,55 @@ CONTAMINATION_SCHEMA = pa.schema(
         pa.field("benchmark", pa.string()),
         pa.field("item", pa.string()),
         pa.field("match", pa.string()),  # the repeated part, as it stands in the document
+        pa.field("method", pa.string()),  # "exact", "ngram" or "function"
     ]
 )
 
 RULE = "contaminated"
+_UNREADABLE = {"verdict": "error", "rule": "notebook"}
 
 
-def judge_batch(table: pa.Table, config: recipe.Contamination) -> pa.Table:
-    """`id`, verdict and the first match of each document."""
+def judge_batch(table: pa.Table, config: recipe_corpus.Contamination) -> pa.Table:
+    """`id`, verdict and the first match of each document; a notebook is judged as a script."""
     index = text_contamination.cached_index(config.benchmarks, config.ngram_words)
-    rows = []
-    columns = (table[name].to_pylist() for name in ("id", "content"))
-    for identity, content in zip(*columns, strict=True):
-        match = index.find(content)
-        rows.append(
-            {
-                "id": identity,
-                "verdict": "pass" if match is None else "drop",
-                "rule": None if match is None else RULE,
-                "benchmark": None if match is None else match.benchmark,
-                "item": None if match is None else match.item,
-                "match": None if match is None else match.text,
-            }
-        )
+    languages = table["language"].to_pylist()
+    texts = [
+        _script(content, language)
+        for content, language in zip(table["content"].to_pylist(), languages, strict=True)
+    ]
+    matches = index.find_all([text or "" for text in texts], languages)
+    rows = [
+        {"id": identity, **(_UNREADABLE if text is None else _columns(match))}
+        for identity, text, match in zip(table["id"].to_pylist(), texts, matches, strict=True)
+    ]
     return pa.Table.from_pylist(rows, CONTAMINATION_SCHEMA)
+
+
+def _script(content: str, language: str) -> str | None:
+    """The text, of a notebook its script; None where that cannot be had."""
+    try:
+        return reader.clean_text(content, language, ())
+    except ValueError:
+        return None
+
+
+def _columns(match: Match | None) -> dict[str, str]:
+    """The columns that are not null."""
+    if match is None:
+        return {"verdict": "pass"}
+    return {
+        "verdict": "drop",
+        "rule": RULE,
+        "benchmark": match.benchmark,
+        "item": match.item,
+        "match": reader.clean_name(match.text),  # shown by `why` and `inspect`
+        "method": match.method,
+    }
 
 
 def run(
     corpus: str,
-    config: recipe.Contamination,
+    config: recipe_corpus.Contamination,
     *,
     output: str,
     key: str,
@@ -67,5 +89,11 @@ def run(
         output=output,
         key=key,
         options=options,
-        columns=("id", "content"),
+        columns=("id", "language", "content"),
     )
+
+
+if __name__ == "__main__":
+    from beam_pipelines import command
+
+    command.main("contamination")

@@ -1,19 +1,13 @@
 """Exact and near-duplicates over a corpus, the best of each cluster kept.
 
-Shards are read twice and no text is shuffled. The first reading emits hashes: a key of the whole
-text and the MinHash band keys, packed into one array for each partition of the key space. Keys
-that meet propose pairs; the second reading emits the shingle hashes of the documents in those
-pairs only, and a pair counts where the exact Jaccard similarity reaches the threshold. Clusters
-are the connected components of verified pairs and exact copies; they are found in one place, whose
-memory grows with the number of duplicates (not of documents).
-
-A document is numbered `shard << 32 | row` on the way. All packed arrays are 64-bit integers.
+Three pipelines over the shards, with numbers only between them: `duplicate_pairs` finds what is
+alike, `duplicate_clusters` what belongs together, and here the best of each cluster is chosen.
+Every shard names its best document of each cluster, and the best of those is kept: no place sees
+more of a cluster than one document for each shard and text.
 """
 
 from __future__ import annotations
 
-import json
-import operator
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -21,318 +15,285 @@ import apache_beam as beam
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_pipelines import documents
-from beam_pipelines.documents import ROW_GROUP_ROWS, VERDICT_FIELDS, Shard
-from snowcoder_jax import recipe, storage
-from snowcoder_jax.text import duplicates as text_duplicates
-from snowcoder_jax.text.duplicates import Pairs
+from beam_pipelines import documents, duplicate_clusters, duplicate_pairs
+from beam_pipelines.documents import VERDICT_FIELDS, Shard
+from beam_pipelines.duplicate_pairs import Numbered, read_rows
+from beam_pipelines.int_rows import ROW_BITS, ROW_MASK, Keyed, Rows, Scratch, split_by, unpack
+from snowcoder_jax import recipe_corpus, storage
+from snowcoder_jax.text import components, licenses
 
 DUPLICATES_SCHEMA = pa.schema(
     [
         pa.field("id", pa.string()),
         *VERDICT_FIELDS,
         pa.field("cluster", pa.string()),  # id of the cluster's kept document: own id if alone
+        pa.field("cluster_size", pa.int64()),  # in documents
         pa.field("kept", pa.bool_()),
     ]
 )
 
+# Of documents in clusters, by their row in the shard.
+_JUDGED_SCHEMA = DUPLICATES_SCHEMA.remove(0).insert(0, pa.field("row", pa.int64()))
+
 EXACT_RULE = "exact_duplicate"
 NEAR_RULE = "near_duplicate"
 
-_ROW_BITS = 32
-_EVERYTHING = 0  # the one key of the clustering step
-
-Packed = tuple[int, bytes]
-Array = npt.NDArray[Any]
+# Of a cluster the first document in this order is kept.
+_BEST_FIRST = [
+    ("passes", "descending"),  # the other judges
+    ("permissive", "descending"),
+    ("stars", "descending"),  # unknown counts as none
+    ("num_bytes", "descending"),  # the longer one holds what the shorter does, and more
+    ("repo", "ascending"),
+    ("path", "ascending"),
+    ("id", "ascending"),
+]
 
 
 def run(
-    corpus: str, config: recipe.Duplicates, *, output: str, key: str, options: PipelineOptions
+    corpus: str,
+    config: recipe_corpus.Duplicates,
+    *,
+    output: str,
+    key: str,
+    options: PipelineOptions,
+    verdicts: Sequence[str] = (),
 ) -> int:
     """Judge every document of a corpus; returns the number of rows.
 
-    Of a cluster the document of the most stars is kept (unknown counts as none), then the
-    lexically first (repository, path). Where the stage was interrupted it is done again whole.
+    Of a cluster a document is kept that passes all `verdicts` (attribute folders of judges), then
+    one of a permissive licence, then the one of the most stars (unknown counts as none), then the
+    longest, then the lexically first (repository, path). The rule of the others says whether a
+    better document has the same text. Where the stage was interrupted it is done again whole.
     """
     shards = documents.list_shards(corpus)
-    if all(storage.is_done(documents.attribute_path(output, s), key) for s in shards):
-        return documents.finish_stage(corpus, output, key)
-    num_partitions = len(shards)
-    with beam.Pipeline(options=options) as pipeline:
-        numbered = pipeline | beam.Create(list(enumerate(shards)), reshuffle=False)
-        numbered |= beam.Reshuffle()
-        signed = numbered | "Sign" >> beam.ParDo(_SignFn(config, num_partitions)).with_outputs(
-            "exact", main="bands"
-        )
-        exact_edges = (
-            signed.exact
-            | "GroupExact" >> beam.GroupByKey()
-            | "ExactEdges" >> beam.ParDo(_exact_edges).with_output_types(Packed)
-        )
-        candidates = (
-            signed.bands
-            | "GroupBands" >> beam.GroupByKey()
-            | "Pairs" >> beam.ParDo(_propose, num_partitions).with_output_types(Packed)
-            | "GroupPairs" >> beam.GroupByKey()
-            | "UniquePairs" >> beam.ParDo(_UniquePairsFn()).with_outputs("needs", main="pairs")
-        )
-        exact_needs = exact_edges | "ExactNeeds" >> beam.ParDo(_members).with_output_types(Packed)
-        shingled = (
-            {"shard": numbered, "needs": candidates.needs, "members": exact_needs}
-            | "JoinNeeds" >> beam.CoGroupByKey()
-            | "Shingle" >> beam.ParDo(_ShingleFn(config)).with_outputs("facts", main="shingles")
-        )
-        near_edges = (
-            {"pairs": candidates.pairs, "shingles": shingled.shingles}
-            | "JoinPairs" >> beam.CoGroupByKey()
-            | "Verify" >> beam.ParDo(_verify, config.threshold).with_output_types(Packed)
-        )
-        clusters = (
-            {"exact": exact_edges, "near": near_edges, "facts": shingled.facts}
-            | "JoinEdges" >> beam.CoGroupByKey()
-            | "Cluster" >> beam.ParDo(_cluster, config.threshold).with_output_types(Packed)
-        )
-        _ = (
-            {"shard": numbered, "verdicts": clusters}
-            | "JoinVerdicts" >> beam.CoGroupByKey()
-            | "Write" >> beam.ParDo(_WriteFn(output, key))
-        )
+    if not all(storage.is_done(documents.attribute_path(output, s), key) for s in shards):
+        scratch = Scratch(storage.join(output, "scratch"))
+        storage.remove(scratch.folder)
+        with beam.Pipeline(options=options) as pipeline:
+            duplicate_pairs.add_pairs(
+                _numbered(pipeline, shards),
+                config,
+                scratch,
+                num_shards=len(shards),
+                num_documents=sum(_num_rows(s) for s in shards),
+            )
+        graph = duplicate_clusters.settle(scratch, num_shards=len(shards), options=options)
+        with beam.Pipeline(options=options) as pipeline:
+            write = _WriteFn(config.threshold, output, key)
+            _add_choice(_numbered(pipeline, shards), scratch, graph, verdicts, write)
+        storage.remove(scratch.folder)
     return documents.finish_stage(corpus, output, key)
 
 
-def _pack(*columns: Array) -> bytes:
-    """Columns of equal length, each 64 bits wide, as the bytes of one [rows, columns] array."""
-    return np.stack([np.asarray(c).astype("<i8", copy=False) for c in columns], 1).tobytes()
+def _num_rows(shard: Shard) -> int:
+    manifest = storage.read_manifest(storage.join(shard.documents, shard.relative))
+    assert manifest is not None, f"{shard} is not done"
+    return int(manifest["rows"])
 
 
-def _unpack(values: Iterable[bytes], num_columns: int) -> npt.NDArray[np.int64]:
-    # Sorted first: a runner hands values over in any order.
-    data = b"".join(sorted(values))
-    return np.frombuffer(data, "<i8").reshape(-1, num_columns)
+def _numbered(pipeline: beam.Pipeline, shards: Sequence[Shard]) -> beam.PCollection[Numbered]:
+    return pipeline | beam.Create(list(enumerate(shards)), reshuffle=False) | beam.Reshuffle()
 
 
-def _by_partition(partition: Array, *columns: Array) -> Iterator[Packed]:
-    for p in np.unique(partition):
-        chosen = partition == p
-        yield int(p), _pack(*(c[chosen] for c in columns))
+def _add_choice(
+    numbered: beam.PCollection[Numbered],
+    scratch: Scratch,
+    graph: str,
+    verdicts: Sequence[str],
+    write: _WriteFn,
+) -> None:
+    copies = numbered | "Copies" >> beam.ParDo(_copies, scratch).with_output_types(Keyed)
+    members = (
+        {"shard": numbered, "copies": copies}
+        | "JoinCopies" >> beam.CoGroupByKey()
+        | "Members" >> beam.ParDo(_members, scratch, graph).with_output_types(Keyed)
+    )
+    best = (
+        {"shard": numbered, "members": members}
+        | "JoinMembers" >> beam.CoGroupByKey()
+        | "BestOfShard" >> beam.ParDo(_best_of_shard, scratch, verdicts).with_output_types(Keyed)
+        | "GroupBest" >> beam.GroupByKey()
+        | "Best" >> beam.ParDo(_best).with_output_types(Keyed)
+    )
+    _ = (
+        {"shard": numbered, "members": members, "best": best}
+        | "JoinBest" >> beam.CoGroupByKey()
+        | "Write" >> beam.ParDo(write)
+    )
 
 
-class _SignFn(beam.DoFn):
-    """First reading: the keys of every document of a shard."""
-
-    def __init__(self, config: recipe.Duplicates, num_partitions: int) -> None:
-        self._config = config
-        self._num_partitions = np.uint64(num_partitions)
-
-    def process(self, numbered: tuple[int, Shard]) -> Iterator[Any]:
-        index, shard = numbered
-        exact: list[Array] = []
-        bands: list[Array] = []
-        for start, table in _batches(shard, ["content"]):
-            texts = [str(text) for text in table["content"].to_pylist()]
-            first = index << _ROW_BITS | start
-            document = np.arange(first, first + len(texts), dtype=np.int64)
-            keys = [text_duplicates.exact_key(text) for text in texts]
-            exact_key = np.array(keys, np.uint64).reshape(-1, 2)
-            exact.append(np.column_stack([exact_key.view(np.int64), document]))
-            bands.append(self._bands(texts, document, exact_key[:, 1].view(np.int64)))
-        if exact:
-            high, low, document = np.concatenate(exact).T
-            partition = low.view(np.uint64) % self._num_partitions
-            for packed in _by_partition(partition, high, low, document):
-                yield beam.pvalue.TaggedOutput("exact", packed)
-            band, document, low = np.concatenate(bands).T
-            yield from _by_partition(
-                band.view(np.uint64) % self._num_partitions, band, document, low
-            )
-
-    def _bands(self, texts: Sequence[str], document: Array, exact_low: Array) -> Array:
-        config = self._config
-        sets = [text_duplicates.shingles(text, config.ngram_words) for text in texts]
-        has_words = np.array([len(s) > 0 for s in sets], np.bool_)
-        keys = text_duplicates.band_keys(
-            [s for s in sets if len(s)], config.bands, config.rows
-        ).view(np.int64)
-        return np.column_stack(
-            [
-                keys.ravel(),
-                np.repeat(document[has_words], config.bands),
-                np.repeat(exact_low[has_words], config.bands),
-            ]
-        )
+def _copies(numbered: Numbered, scratch: Scratch) -> Iterator[Keyed]:
+    copies = scratch.load("copies", numbered[0], 2)
+    yield from split_by(copies[:, 1] >> ROW_BITS, *copies.T)
 
 
-def _batches(shard: Shard, columns: list[str]) -> Iterator[tuple[int, pa.Table]]:
-    start = 0
-    with storage.open_read(storage.join(shard.documents, shard.relative)) as f:
-        for batch in pq.ParquetFile(f).iter_batches(ROW_GROUP_ROWS, columns=columns):
-            yield start, pa.Table.from_batches([batch])
-            start += batch.num_rows
+def _members(joined: tuple[int, dict[str, Any]], scratch: Scratch, graph: str) -> Iterator[Keyed]:
+    """To its shard, for each document of a cluster: (document, first of its copies, cluster, bits
+    of the largest similarity to another text; 0 where there is none)."""
+    index, parts = joined
+    copies = unpack(parts["copies"], 2)
+    cluster_of = components.labels(scratch.load(graph, index, 2))
+    near = scratch.load("near", index, 3)
+    # One row for each text that has copies or is near to another.
+    text = np.union1d(copies[:, 1], cluster_of[:, 0])
+    cluster, similarity = text.copy(), np.zeros(len(text))
+    cluster[np.searchsorted(text, cluster_of[:, 0])] = cluster_of[:, 1]
+    np.maximum.at(similarity, np.searchsorted(text, near[:, 0]), near[:, 2].view(np.float64))
+    document = np.concatenate([text, copies[:, 0]])
+    row = np.concatenate([np.arange(len(text)), np.searchsorted(text, copies[:, 1])])
+    yield from split_by(document >> ROW_BITS, document, text[row], cluster[row], similarity[row])
 
 
-def _exact_edges(grouped: tuple[int, Iterable[bytes]]) -> Iterator[Packed]:
-    """From each copy to the first document with the same text."""
-    rows = _unpack(grouped[1], 3)
-    rows = rows[np.lexsort(rows.T[::-1])]
-    is_copy = np.zeros(len(rows), np.bool_)
-    is_copy[1:] = (rows[1:, :2] == rows[:-1, :2]).all(1)
-    first = rows[np.maximum.accumulate(np.where(is_copy, 0, np.arange(len(rows)))), 2]
-    if is_copy.any():
-        yield _EVERYTHING, _pack(first[is_copy], rows[is_copy, 2])
+def _best_of_shard(
+    joined: tuple[int, dict[str, Any]], scratch: Scratch, verdicts: Sequence[str]
+) -> Iterator[Keyed]:
+    """A shard's best document of each text of each cluster, to where the cluster is decided."""
+    index, parts = joined
+    members = unpack(parts["members"], 4)
+    if len(members) == 0:
+        return
+    (shard,) = parts["shard"]
+    table = _ranked(shard, members[:, 0] & ROW_MASK, verdicts)
+    rows = members[:, 0] & ROW_MASK
+    num_bytes = scratch.load("bytes", index, 1)[rows, 0]
+    names = ("document", "text", "cluster")
+    for name, column in zip((*names, "num_bytes"), (*members.T[:3], num_bytes), strict=True):
+        table = table.append_column(name, pa.array(column))
+    table = table.sort_by([("cluster", "ascending"), ("text", "ascending"), *_BEST_FIRST])
+    first = _first_of(table, "cluster", "text")
+    counts = pa.array(np.diff(np.append(first, table.num_rows)))
+    table = table.take(pa.array(first)).append_column("count", counts)
+    yield from _split_table(_numbers(table, "cluster") >> ROW_BITS, table)
 
 
-def _propose(grouped: tuple[int, Iterable[bytes]], num_partitions: int) -> Iterator[Packed]:
-    """Candidate pairs of one partition of the band keys; copies stand in for each other."""
-    band, document, exact_low = _unpack(grouped[1], 3).T
-    order = np.lexsort((document, exact_low, band))
-    band, document, exact_low = band[order], document[order], exact_low[order]
-    is_first = np.ones(len(band), np.bool_)
-    is_first[1:] = (band[1:] != band[:-1]) | (exact_low[1:] != exact_low[:-1])
-    pairs = text_duplicates.candidate_pairs(band[is_first].view(np.uint64), document[is_first])
-    yield from _by_partition(pairs[:, 0] % num_partitions, pairs[:, 0], pairs[:, 1])
+def _ranked(shard: Shard, wanted: Rows, verdicts: Sequence[str]) -> pa.Table:
+    """What decides who is best, of some rows; in order."""
+    columns = ["id", "repo", "path", "license", "stars"]
+    table = pa.concat_tables(t for _, t in read_rows(shard, columns, wanted))
+    passes = np.ones(len(wanted), np.bool_)
+    for folder in verdicts:
+        judged = documents.read_table(documents.attribute_path(folder, shard), ["verdict"])
+        passes &= pc.equal(judged["verdict"], "pass").fill_null(False).to_numpy()[wanted]
+    license_of = pc.dictionary_encode(table["license"].combine_chunks().fill_null(""))
+    permissive = np.array([licenses.is_permissive(x) for x in license_of.dictionary.to_pylist()])
+    return pa.table(
+        {
+            "id": table["id"],
+            "repo": table["repo"],
+            "path": table["path"],
+            "passes": passes.astype(np.int8),  # booleans cannot be sorted by
+            "permissive": permissive[license_of.indices.to_numpy()].astype(np.int8),
+            "stars": table["stars"].fill_null(0),
+        }
+    )
 
 
-class _UniquePairsFn(beam.DoFn):
-    """Pairs found in several bands are one; says which shard must send what where."""
-
-    def process(self, grouped: tuple[int, Iterable[bytes]]) -> Iterator[Any]:
-        partition, values = grouped
-        pairs = text_duplicates.unique_pairs([_unpack(values, 2)])
-        yield partition, _pack(pairs[:, 0], pairs[:, 1])
-        document = np.unique(pairs)
-        to = np.full(len(document), partition)
-        for packed in _by_partition(document >> _ROW_BITS, document, to):
-            yield beam.pvalue.TaggedOutput("needs", packed)
-
-
-def _members(edges: Packed) -> Iterator[Packed]:
-    document = np.unique(_unpack([edges[1]], 2))
-    yield from _by_partition(document >> _ROW_BITS, document)
-
-
-class _ShingleFn(beam.DoFn):
-    """Second reading: shingle hashes where a pair needs them, and what decides who is kept."""
-
-    def __init__(self, config: recipe.Duplicates) -> None:
-        self._config = config
-
-    def process(self, joined: tuple[int, dict[str, Any]]) -> Iterator[Any]:
-        index, parts = joined
-        needs: dict[int, set[int]] = {}
-        for document, partition in _unpack(parts["needs"], 2).tolist():
-            needs.setdefault(document, set()).add(partition)
-        for (document,) in _unpack(parts["members"], 1).tolist():
-            needs.setdefault(document, set())
-        if not needs:
-            return
-        (shard,) = parts["shard"]
-        facts: list[tuple[int, int, str, str, str]] = []
-        for start, table in _batches(shard, ["id", "repo", "path", "stars", "content"]):
-            first = index << _ROW_BITS | start
-            here = [row for row in range(table.num_rows) if first + row in needs]
-            for row, document in zip(
-                here, table.take(pa.array(here, pa.int64())).to_pylist(), strict=True
-            ):
-                stars = -1 if document["stars"] is None else document["stars"]
-                facts.append(
-                    (first + row, stars, document["repo"], document["path"], document["id"])
-                )
-                yield from self._shingles(first + row, document["content"], needs[first + row])
-        yield beam.pvalue.TaggedOutput("facts", (_EVERYTHING, json.dumps(facts).encode()))
-
-    def _shingles(self, document: int, text: str, partitions: set[int]) -> Iterator[Packed]:
-        if partitions:
-            found = text_duplicates.shingles(text, self._config.ngram_words)
-            packed = np.concatenate([np.array([document], np.uint64), found]).tobytes()
-            yield from ((partition, packed) for partition in sorted(partitions))
-
-
-def _verify(joined: tuple[int, dict[str, Any]], threshold: float) -> Iterator[Packed]:
-    """Pairs whose exact Jaccard similarity reaches the threshold, with it in 10^-9."""
-    sets = {}
-    for value in joined[1]["shingles"]:
-        packed = np.frombuffer(value, np.uint64)
-        sets[int(packed[0])] = packed[1:]
-    pairs = _unpack(joined[1]["pairs"], 2)
-    similarity = np.array([text_duplicates.jaccard(sets[a], sets[b]) for a, b in pairs.tolist()])
-    is_near = similarity >= threshold
-    if is_near.any():
-        scaled = np.round(similarity[is_near] * 1e9).astype(np.int64)
-        yield _EVERYTHING, _pack(pairs[is_near, 0], pairs[is_near, 1], scaled)
-
-
-def _cluster(joined: tuple[int, dict[str, Any]], threshold: float) -> Iterator[Packed]:
-    """For each shard, JSON rows [row, kept id, rule or null, similarity or null, threshold]."""
-    exact: Pairs = _unpack(joined[1]["exact"], 2)
-    near = _unpack(joined[1]["near"], 3)
-    facts = [fact for value in joined[1]["facts"] for fact in json.loads(value)]
-    # Most stars first, then repository and path; ids part what is left.
-    rank = {f[0]: (-f[1], f[2], f[3], f[4]) for f in facts}
-    id_of = {f[0]: f[4] for f in facts}
-    copy_of = text_duplicates.connected_components(exact)
-    cluster_of = text_duplicates.connected_components(np.concatenate([exact, near[:, :2]]))
-    best_copy = _best(copy_of, rank)
-    best = _best(cluster_of, rank)
-
-    # An edge speaks for all copies of its two ends.
-    similarity: dict[int, float] = {}
-    for first, second, scaled in near.tolist():
-        for end in (first, second):
-            group = copy_of.get(end, end)
-            similarity[group] = max(similarity.get(group, 0.0), scaled / 1e9)
-
-    rows: dict[int, list[Any]] = {}
-    for document, cluster in cluster_of.items():
-        kept = best[cluster]
-        group = copy_of.get(document, document)
-        verdict: list[Any] = [None, None, None]
-        if document in copy_of and document != best_copy[group]:
-            verdict = [EXACT_RULE, 1.0, 1.0]
-        elif document != kept:
-            verdict = [NEAR_RULE, similarity[group], threshold]
-        row = [document & (2**_ROW_BITS - 1), id_of[kept], *verdict]
-        rows.setdefault(document >> _ROW_BITS, []).append(row)
-    for index, shard_rows in sorted(rows.items()):
-        yield index, json.dumps(sorted(shard_rows, key=operator.itemgetter(0))).encode()
-
-
-def _best(component_of: dict[int, int], rank: dict[int, tuple[Any, ...]]) -> dict[int, int]:
-    best: dict[int, int] = {}
-    for document, component in component_of.items():
-        if component not in best or rank[document] < rank[best[component]]:
-            best[component] = document
-    return best
+def _best(grouped: tuple[int, Iterable[bytes]]) -> Iterator[Keyed]:
+    """To every shard that asked, for each text: the best document of that text, and the cluster's
+    kept document, its id, and the cluster's size."""
+    table = pa.concat_tables(pa.ipc.open_stream(v).read_all() for v in grouped[1])
+    table = table.sort_by([("cluster", "ascending"), *_BEST_FIRST])
+    first = _first_of(table, "cluster")
+    size = np.add.reduceat(_numbers(table, "count"), first)
+    which = np.repeat(np.arange(len(first)), np.diff(np.append(first, table.num_rows)))
+    document, text = _numbers(table, "document"), _numbers(table, "text")
+    # Rows are best first, also among those of one text.
+    _, first_of_text, text_of = np.unique(text, return_index=True, return_inverse=True)
+    answer = pa.table(
+        {
+            "text": text,
+            "best": document[first_of_text][text_of],
+            "kept": document[first][which],
+            "id": table["id"].take(pa.array(first[which])),
+            "size": size[which],
+        }
+    )
+    yield from _split_table(document >> ROW_BITS, answer)
 
 
 class _WriteFn(beam.DoFn):
-    def __init__(self, output: str, key: str) -> None:
+    def __init__(self, threshold: float, output: str, key: str) -> None:
+        self._threshold = threshold
         self._output = output
         self._key = key
 
     def process(self, joined: tuple[int, dict[str, Any]]) -> Iterator[int]:
-        (shard,) = joined[1]["shard"]
-        judged = {row[0]: row[1:] for value in joined[1]["verdicts"] for row in json.loads(value)}
-        tables = (_table(start, table, judged) for start, table in _batches(shard, ["id"]))
+        _, parts = joined
+        (shard,) = parts["shard"]
+        best = [pa.ipc.open_stream(v).read_all() for v in parts["best"]]
+        judged = _JUDGED_SCHEMA.empty_table()
+        if best:
+            judged = self._judge(unpack(parts["members"], 4), pa.concat_tables(best))
         path = documents.attribute_path(self._output, shard)
-        yield documents.write_batches(path, DUPLICATES_SCHEMA, tables, self._key)
+        ids = documents.read_table(storage.join(shard.documents, shard.relative), ["id"])["id"]
+        table = _with_the_rest(judged, ids)
+        yield documents.write_batches(path, DUPLICATES_SCHEMA, iter([table]), self._key)
+
+    def _judge(self, members: Rows, best: pa.Table) -> pa.Table:
+        """The stage's columns of the documents in clusters, in order of rows."""
+        document, text, _, similarity = members.T
+        best = best.sort_by("text")
+        best = best.take(pa.array(np.searchsorted(_numbers(best, "text"), text)))
+        is_exact = document != _numbers(best, "best")
+        kept = document == _numbers(best, "kept")
+        value = np.where(is_exact, 1.0, similarity.view(np.float64))
+        threshold = np.where(is_exact, 1.0, self._threshold)
+        rule = np.where(is_exact, EXACT_RULE, NEAR_RULE)
+        columns = {
+            "row": document & ROW_MASK,
+            "verdict": np.where(kept, "pass", "drop"),
+            "rule": pa.array(rule, mask=kept),
+            "value": pa.array(value, mask=kept),
+            "threshold": pa.array(threshold, mask=kept),
+            "cluster": best["id"],
+            "cluster_size": best["size"],
+            "kept": kept,
+        }
+        return pa.table(columns, schema=_JUDGED_SCHEMA)
 
 
-def _table(start: int, table: pa.Table, judged: dict[int, list[Any]]) -> pa.Table:
-    rows = []
-    for row, identity in enumerate(table["id"].to_pylist(), start=start):
-        cluster, rule, value, threshold = judged.get(row, [identity, None, None, None])
-        rows.append(
-            {
-                "id": identity,
-                "verdict": "pass" if rule is None else "drop",
-                "rule": rule,
-                "value": value,
-                "threshold": threshold,
-                "cluster": cluster,
-                "kept": rule is None,
-            }
-        )
-    return pa.Table.from_pylist(rows, DUPLICATES_SCHEMA)
+def _with_the_rest(judged: pa.Table, ids: pa.ChunkedArray) -> pa.Table:
+    """The stage's columns of all rows of a shard: those outside of `judged` are alone and kept."""
+    where = np.full(len(ids), -1)
+    where[_numbers(judged, "row")] = np.arange(judged.num_rows)
+    table = judged.take(pa.array(where, mask=where < 0))
+    columns = {
+        **{name: table[name] for name in table.column_names},
+        "id": ids,
+        "verdict": table["verdict"].fill_null("pass"),
+        "cluster": pc.coalesce(table["cluster"], ids),
+        "cluster_size": table["cluster_size"].fill_null(1),
+        "kept": table["kept"].fill_null(True),
+    }
+    return pa.table([columns[name] for name in DUPLICATES_SCHEMA.names], schema=DUPLICATES_SCHEMA)
+
+
+def _numbers(table: pa.Table, name: str) -> npt.NDArray[np.int64]:
+    return table[name].to_numpy()
+
+
+def _first_of(table: pa.Table, *names: str) -> npt.NDArray[np.int64]:
+    """Where groups of equal rows begin in a sorted table."""
+    columns = np.stack([_numbers(table, name) for name in names], 1)
+    differs = (columns[1:] != columns[:-1]).any(1)
+    return np.flatnonzero(np.append(True, differs))
+
+
+def _split_table(key: npt.NDArray[np.int64], table: pa.Table) -> Iterator[Keyed]:
+    """A table apart for each key, as Arrow streams."""
+    for k in np.unique(key).tolist():
+        sink = pa.BufferOutputStream()
+        chosen = table.filter(pa.array(key == k))
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(chosen)
+        yield k, sink.getvalue().to_pybytes()
+
+
+if __name__ == "__main__":
+    from beam_pipelines import command
+
+    command.main("duplicates")

@@ -1,17 +1,17 @@
 """Sources -> documents: the one place where files are read and put into shards.
 
-Nothing is shuffled but file references. Each source is listed first (no file is opened), its
-references are dealt to shards, and one shard is one Beam element that reads its own files.
+A source is cut into pieces (`sources.parts`), and one piece is one Beam element: its files are
+read where they lie, and written once as sorted runs (`exchange.py`). A shard is one element too:
+the merge of its part of every run. Nothing goes through Beam but the names of pieces and shards.
 
 Where a file goes: hash(repository) picks the shard. A repository that holds more than an even
 share of its source's bytes (1 / num_shards) is too big for one shard: hash(repository, path)
 spreads it over all of them. Inside a shard rows are sorted by (repository, language, path). All
-of it depends on the listing alone, so any number of workers writes the same bytes.
+of it depends on the sources alone, so any number of workers writes the same bytes.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,73 +19,40 @@ from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
-import pyarrow.parquet as pq
-import xxhash
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_pipelines import documents
-from beam_pipelines.documents import DOCUMENT_SCHEMA, ROW_GROUP_ROWS
-from snowcoder_jax import recipe, sources, storage
+from beam_pipelines import documents, exchange
+from beam_pipelines.documents import DOCUMENT_SCHEMA
+from beam_pipelines.exchange import LEDGER_SCHEMA, Dealing, PieceFiles, document_id
+from snowcoder_jax import recipe, recipe_corpus, sources, storage
 from snowcoder_jax.errors import InputError
-from snowcoder_jax.recipe import Source
-from snowcoder_jax.source_files import (
-    FileReference,
-    LedgerRow,
-    Listing,
-    SourceDocument,
-    read_references,
-)
+from snowcoder_jax.recipe_corpus import Source
+from snowcoder_jax.sources import Limits, Part
+from snowcoder_jax.sources.check import check_opt_out, check_source
 
-_LEDGER_TYPES: dict[str, pa.DataType] = {
-    "repo": pa.string(),
-    "path": pa.string(),
-    "reason": pa.string(),
-    "bytes": pa.int64(),
-}
-LEDGER_SCHEMA = pa.schema(_LEDGER_TYPES)
+__all__ = ["SUMMARY", "document_id", "run"]
 
 SUMMARY = "ingest.json"
 
 
 @dataclass(frozen=True)
-class _ShardPlan:
+class _Piece:
+    source: Source
+    number: int
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True)
+class _Shard:
     source: str
     index: int
-    references: tuple[FileReference, ...]
-
-    @property
-    def relative(self) -> str:
-        return f"{self.source}/part-{self.index:05d}.parquet"
-
-
-def document_id(repo: str, path: str, content: str) -> str:
-    """32 hex digits of xxh3_128 over repository, path and content, parted by NUL."""
-    digest = xxhash.xxh3_128()
-    digest.update(f"{repo}\0{path}\0".encode("utf-8", "surrogatepass"))
-    digest.update(content.encode("utf-8", "surrogatepass"))
-    return digest.hexdigest()
-
-
-def assign_shards(
-    references: Sequence[FileReference], num_shards: int, seed: int
-) -> list[list[FileReference]]:
-    """Deal references to shards by the rule of the module's docstring; order is kept."""
-    bytes_by_repo: Counter[str] = Counter()
-    for reference in references:
-        bytes_by_repo[reference.repo] += reference.size_bytes
-    even_share = sum(bytes_by_repo.values()) / num_shards
-    shards: list[list[FileReference]] = [[] for _ in range(num_shards)]
-    for reference in references:
-        identity = reference.repo
-        if bytes_by_repo[reference.repo] > even_share:
-            identity = f"{reference.repo}\0{reference.path}"
-        shards[storage.seeded_hash(seed, "shard", identity) % num_shards].append(reference)
-    return shards
+    num_pieces: int
+    spread: frozenset[str]
 
 
 def run(
     recipe_sources: tuple[Source, ...],
-    corpus_config: recipe.Corpus,
+    corpus_config: recipe_corpus.Corpus,
     *,
     seed: int,
     output: str,
@@ -96,158 +63,149 @@ def run(
 
     Returns:
       the counts of `ingest.json`: `files`, `documents`, `bytes` (of documents), `ledger` by
-      reason ("language" counts files in none of the 18), `languages` and `sources`.
+      reason ("language" counts files in none of the 18), `languages` and `sources`. A folder that
+      was not entered counts as one file.
 
     Raises:
       InputError: a source is missing, or no document came out of it.
     """
     summary_path = storage.join(output, SUMMARY)
-    faults = [fault for source in recipe_sources for fault in sources.check_source(source)]
+    faults = [fault for source in recipe_sources for fault in check_source(source)]
+    faults += check_opt_out(corpus_config.opt_out)
     if faults:
         raise InputError("\n".join(str(fault) for fault in faults))
 
-    listings: dict[str, Listing] = {}
-    plans: list[_ShardPlan] = []
-    for source in recipe_sources:
-        listing = sources.list_source(
-            source, seed=seed, max_file_bytes=corpus_config.max_file_bytes
-        )
-        listings[source.name] = listing
-        shards = assign_shards(listing.references, corpus_config.num_shards, seed)
-        plans += [_ShardPlan(source.name, i, tuple(s)) for i, s in enumerate(shards)]
-
-    is_whole = all(storage.is_done(_document_path(output, p), key) for p in plans)
+    num_shards = corpus_config.num_shards
+    paths = [_document_path(output, s.name, i) for s in recipe_sources for i in range(num_shards)]
+    is_whole = all(storage.is_done(path, key) for path in paths)
     if is_whole and documents.stage_done(output, key) and storage.exists(summary_path):
+        storage.remove(_exchange_folder(output))
         return dict(storage.read_json(summary_path))
-    todo = [
-        p
-        for p in plans
-        if not storage.is_done(_document_path(output, p), key)
-        or not storage.exists(_piece_path(output, p))
-    ]
-    if todo:
-        with beam.Pipeline(options=options) as pipeline:
-            _ = (
-                pipeline
-                | beam.Create(todo, reshuffle=False)
-                | beam.Reshuffle()
-                | beam.ParDo(_ReadShardFn(output, key, corpus_config.max_file_bytes))
-            )
 
-    summary = _summarise(output, key, listings, plans)
+    limits = Limits(corpus_config.max_file_bytes, sources.load_opt_out(corpus_config.opt_out))
+    pieces = [
+        _Piece(source, number, parts)
+        for source in recipe_sources
+        for number, parts in enumerate(sources.parts(source, seed=seed))
+    ]
+    deal = Dealing(num_shards, seed)
+    todo = [p for p in pieces if not _piece_files(output, p.source.name, p.number).is_done(key)]
+    _run_each(todo, _WritePieceFn(output, key, limits, deal), options)
+
+    num_pieces = Counter(p.source.name for p in pieces)
+    spread = {
+        s.name: _too_big(output, s.name, num_pieces[s.name], num_shards) for s in recipe_sources
+    }
+    shards = [
+        _Shard(s.name, i, num_pieces[s.name], spread[s.name])
+        for s in recipe_sources
+        for i in range(num_shards)
+        if not storage.is_done(_document_path(output, s.name, i), key)
+    ]
+    _run_each(shards, _WriteShardFn(output, key, deal), options)
+
+    summary = _summarise(output, key, num_pieces, [s.name for s in recipe_sources], num_shards)
     storage.write_json(summary_path, summary)
     storage.write_json(
         storage.join(output, "stage.json"), {"key": key, "rows": summary["documents"]}
     )
-    storage.remove(_pieces_folder(output))
+    storage.remove(_exchange_folder(output))
     return summary
 
 
-def _document_path(output: str, plan: _ShardPlan) -> str:
-    return storage.join(output, "documents", plan.relative)
+def _run_each(elements: Sequence[Any], function: beam.DoFn, options: PipelineOptions) -> None:
+    if not elements:
+        return
+    with beam.Pipeline(options=options) as pipeline:
+        _ = (
+            pipeline
+            | beam.Create(elements, reshuffle=False)
+            | beam.Reshuffle()
+            | beam.ParDo(function)
+        )
 
 
-def _pieces_folder(output: str) -> str:
-    return storage.join(output, "ledger", "pieces")
+def _document_path(output: str, source: str, index: int) -> str:
+    return storage.join(output, "documents", source, f"part-{index:05d}.parquet")
 
 
-def _piece_path(output: str, plan: _ShardPlan) -> str:
-    """Where a shard leaves its part of the ledger until all are there."""
-    return storage.join(_pieces_folder(output), plan.relative)
+def _exchange_folder(output: str) -> str:
+    """What lies here between the two halves is removed at the end."""
+    return storage.join(output, "exchange")
 
 
-def _write_ledger(path: str, table: pa.Table) -> None:
-    with storage.atomic_path(path) as temporary:
-        pq.write_table(table, temporary)
+def _piece_files(output: str, source: str, number: int) -> PieceFiles:
+    return PieceFiles(storage.join(_exchange_folder(output), source, f"piece-{number:05d}"))
 
 
-class _ReadShardFn(beam.DoFn):
-    """Reads one shard's files; the ledger's piece is whole before the shard's manifest is."""
+def _too_big(output: str, source: str, num_pieces: int, num_shards: int) -> frozenset[str]:
+    tables = [
+        documents.read_table(_piece_files(output, source, n).repos) for n in range(num_pieces)
+    ]
+    if not tables:
+        return frozenset()
+    sizes = pa.concat_tables(tables).group_by("repo").aggregate([("bytes", "sum")])
+    return exchange.too_big(sizes["repo"], sizes["bytes_sum"], num_shards)
 
-    def __init__(self, output: str, key: str, max_file_bytes: int) -> None:
+
+class _WritePieceFn(beam.DoFn):
+    """Reads one piece of a source."""
+
+    def __init__(self, output: str, key: str, limits: Limits, deal: Dealing) -> None:
         self._output = output
         self._key = key
-        self._max_file_bytes = max_file_bytes
+        self._limits = limits
+        self._deal = deal
 
-    def process(self, plan: _ShardPlan) -> Iterator[int]:
-        ledger: list[LedgerRow] = []
-        counts: dict[str, Any] = {"other": 0, "languages": {}}
-
-        def tables() -> Iterator[pa.Table]:
-            rows = self._rows(plan, ledger, counts)
-            while batch := list(itertools.islice(rows, ROW_GROUP_ROWS)):
-                yield pa.Table.from_pylist(batch, DOCUMENT_SCHEMA)
-            _write_ledger(_piece_path(self._output, plan), _ledger_table(ledger))
-
-        path = _document_path(self._output, plan)
-        # `counts` is filled while the tables are written, and read when the manifest is.
-        yield documents.write_batches(path, DOCUMENT_SCHEMA, tables(), self._key, counts=counts)
-
-    def _rows(
-        self, plan: _ShardPlan, ledger: list[LedgerRow], counts: dict[str, Any]
-    ) -> Iterator[dict[str, Any]]:
-        by_repo = itertools.groupby(plan.references, key=lambda r: r.repo)
-        for _, references in by_repo:
-            found: list[SourceDocument] = []
-            for item in read_references(list(references), self._max_file_bytes):
-                if isinstance(item, SourceDocument):
-                    found.append(item)
-                elif item is not None:
-                    ledger.append(item)
-                else:
-                    counts["other"] += 1
-            # The language of some files (`.h`, shebangs) is known only now.
-            found.sort(key=lambda d: (d.language, d.reference.path))
-            for document in found:
-                num_bytes = len(document.content.encode())
-                language = counts["languages"].setdefault(
-                    document.language, {"documents": 0, "bytes": 0}
-                )
-                language["documents"] += 1
-                language["bytes"] += num_bytes
-                yield _row(document)
+    def process(self, piece: _Piece) -> Iterator[int]:
+        items = (
+            item for part in piece.parts for item in sources.read(piece.source, part, self._limits)
+        )
+        files = _piece_files(self._output, piece.source.name, piece.number)
+        exchange.write_piece(items, files, self._deal, self._key)
+        yield piece.number
 
 
-def _row(document: SourceDocument) -> dict[str, Any]:
-    reference = document.reference
-    return {
-        "id": document_id(reference.repo, reference.path, document.content),
-        "repo": reference.repo,
-        "path": reference.path,
-        "language": document.language,
-        "license": reference.license,
-        "stars": reference.stars,
-        "content": document.content,
-    }
+class _WriteShardFn(beam.DoFn):
+    """Merges one shard out of all pieces of its source."""
 
+    def __init__(self, output: str, key: str, deal: Dealing) -> None:
+        self._output = output
+        self._key = key
+        self._deal = deal
 
-def _ledger_table(rows: Sequence[LedgerRow]) -> pa.Table:
-    ordered = sorted((r.repo, r.path, r.reason, r.size_bytes) for r in rows)
-    columns = list(zip(*ordered, strict=True)) if ordered else [(), (), (), ()]
-    return pa.table([list(c) for c in columns], schema=LEDGER_SCHEMA)
+    def process(self, shard: _Shard) -> Iterator[int]:
+        deal = Dealing(self._deal.num_shards, self._deal.seed, shard.spread)
+        pieces = [_piece_files(self._output, shard.source, n) for n in range(shard.num_pieces)]
+        tables, counts = exchange.merge(pieces, shard.index, deal)
+        path = _document_path(self._output, shard.source, shard.index)
+        yield documents.write_batches(path, DOCUMENT_SCHEMA, tables, self._key, languages=counts)
 
 
 def _summarise(
-    output: str, key: str, listings: dict[str, Listing], plans: Sequence[_ShardPlan]
+    output: str, key: str, num_pieces: Counter[str], names: Sequence[str], num_shards: int
 ) -> dict[str, Any]:
-    """Join the pieces of the ledger and the counts of the shards.
+    """Join the ledgers of the pieces and the counts of the shards.
 
     Raises:
       InputError: a source gave no document.
     """
     by_source: dict[str, Any] = {}
-    for name, listing in listings.items():
-        shards = [p for p in plans if p.source == name]
-        pieces = [documents.read_table(_piece_path(output, p)) for p in shards]
-        ledger = pa.concat_tables([_ledger_table(listing.ledger), *pieces])
+    for name in names:
+        pieces = [_piece_files(output, name, n) for n in range(num_pieces[name])]
+        ledgers = [documents.read_table(piece.ledger) for piece in pieces]
+        ledger = pa.concat_tables([LEDGER_SCHEMA.empty_table(), *ledgers])
         ledger = ledger.sort_by([(n, "ascending") for n in LEDGER_SCHEMA.names])
         path = storage.join(output, "ledger", f"{name}.parquet")
-        _write_ledger(path, ledger)
+        exchange.write_table(path, ledger)
 
-        manifests = [storage.read_manifest(_document_path(output, p)) for p in shards]
-        facts = [m["counts"] for m in manifests if m is not None]
-        assert len(facts) == len(shards), f"{name}: a shard is not done"
-        by_source[name] = _counts(listing, ledger, facts)
+        num_other = sum(storage.read_json(piece.done)["other"] for piece in pieces)
+        manifests = [
+            storage.read_manifest(_document_path(output, name, i)) for i in range(num_shards)
+        ]
+        facts = [m["languages"] for m in manifests if m is not None]
+        assert len(facts) == num_shards, f"{name}: a shard is not done"
+        by_source[name] = _counts(num_other, ledger, facts)
         if by_source[name]["documents"] == 0:
             raise InputError(
                 f"sources.{name}: none of its {by_source[name]['files']} files became a document "
@@ -257,12 +215,13 @@ def _summarise(
     return {"key": key, **_total(list(by_source.values())), "sources": by_source}
 
 
-def _counts(listing: Listing, ledger: pa.Table, shards: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    reasons = Counter(ledger["reason"].to_pylist())
-    reasons["language"] = listing.num_other + sum(s["other"] for s in shards)
+def _counts(num_other: int, ledger: pa.Table, shards: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    counted = ledger.group_by("reason").aggregate([("reason", "count")]).to_pylist()
+    reasons = {row["reason"]: row["reason_count"] for row in counted}
+    reasons["language"] = num_other
     languages: dict[str, Counter[str]] = {}
     for shard in shards:
-        for name, counts in shard["languages"].items():
+        for name, counts in shard.items():
             languages.setdefault(name, Counter()).update(counts)
     num_documents = sum(c["documents"] for c in languages.values())
     return {
@@ -290,3 +249,9 @@ def _total(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def _reasons(ledger: dict[str, int]) -> str:
     return ", ".join(f"{reason}: {count}" for reason, count in ledger.items()) or "there are none"
+
+
+if __name__ == "__main__":
+    from beam_pipelines import command
+
+    command.main("ingest")

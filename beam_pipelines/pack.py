@@ -2,13 +2,19 @@
 
 One corpus shard makes one ArrayRecord shard for each language. Sequences overlap by one token, so
 that every token is a target once; the last of a shard is padded, and its padding bears no loss.
+
+Ids are joined as they were stored; only files turned into fill-in-the-middle are encoded again.
+Of a shard, memory holds the names and places of its documents, one of them, and one record.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import os
 import re
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import apache_beam as beam
 import numpy as np
@@ -22,11 +28,28 @@ from beam_pipelines import documents
 from beam_pipelines.documents import Shard
 from snowcoder_jax import storage
 from snowcoder_jax.errors import InputError
-from snowcoder_jax.packed import Packed, PackedShard, Record, encode_record, write_packed
+from snowcoder_jax.packed import (
+    Packed,
+    PackedShard,
+    Piece,
+    cut_records,
+    encode_record,
+    write_packed,
+)
 from snowcoder_jax.recipe import Grouping
-from snowcoder_jax.text import grouping
+from snowcoder_jax.text import fim, grouping
 from snowcoder_jax.text.grouping import File, Text
-from snowcoder_jax.tokenizer import FILE_SEP, REPO_NAME, Tokenizer
+from snowcoder_jax.text.reader import clean_name
+from snowcoder_jax.tokenizer import (
+    FILE_SEP,
+    FIM_MIDDLE,
+    FIM_PREFIX,
+    FIM_SUFFIX,
+    REPO_NAME,
+    Tokenizer,
+)
+
+Ids = npt.NDArray[np.int32]
 
 SOURCES_SCHEMA = pa.schema(
     [
@@ -45,6 +68,7 @@ class PackJob:
     Attributes:
       selection: folder of SELECTION_SCHEMA rows.
       heads: folder of the synthesis columns (`head_bytes`), whose heads bear no loss.
+      fim_share: of the files, how many become fill-in-the-middle; never one with a head.
     """
 
     corpus: str
@@ -56,93 +80,120 @@ class PackJob:
     sequence_length: int
     seed: int
     heads: str | None = None
+    fim_share: float = 0.0
 
 
 @dataclasses.dataclass
-class Stream:
-    """One partition's tokens in order, with what must be known of them."""
+class Joined:
+    """What a partition came to: complete once its last piece has been taken.
 
-    ids: list[npt.NDArray[np.int32]] = dataclasses.field(default_factory=list)
-    starts: list[int] = dataclasses.field(default_factory=list)
-    masked: list[tuple[int, int]] = dataclasses.field(default_factory=list)
+    Attributes:
+      sources: document id, position of its first token in the stream, number of its tokens.
+    """
+
     sources: list[tuple[str, int, int]] = dataclasses.field(default_factory=list)
     num_tokens: int = 0
+    num_turned: int = 0
     tokens_by_language: dict[str, int] = dataclasses.field(default_factory=dict)
-
-    def add(self, ids: npt.NDArray[np.int32]) -> None:
-        self.ids.append(ids)
-        self.num_tokens += len(ids)
 
 
 def join_texts(
-    texts: list[Text],
-    ids_of_row: list[npt.NDArray[np.int32] | None],
-    head_tokens_of_row: dict[int, int],
-    tokenizer: Tokenizer,
-) -> Stream:
-    """`<repo_name>NAME<file_sep>PATH NEWLINE CODE ... <|endoftext|>`, some without names."""
-    stream = Stream()
-    file_sep = [tokenizer.special(FILE_SEP)]
-    for text in texts:
-        stream.starts.append(stream.num_tokens)
-        if text.repo_name is not None:
-            name = [tokenizer.special(REPO_NAME), *tokenizer.encode(text.repo_name)]
-            stream.add(np.array(name, np.int32))
-        for file in text.files:
-            head = file_sep
-            if text.repo_name is not None:
-                head = file_sep + tokenizer.encode(file.path + "\n")
-            stream.add(np.array(head, np.int32))
-            ids = ids_of_row[file.row]
-            assert ids is not None, (file, "selected without tokens")
-            start = stream.num_tokens
-            stream.sources.append((file.id, start, len(ids)))
-            if num_head := head_tokens_of_row.get(file.row, 0):
-                stream.masked.append((start, start + num_head))
-            stream.add(ids)
-            language = file.language
-            count = stream.tokens_by_language.get(language, 0)
-            stream.tokens_by_language[language] = count + len(ids)
-        stream.add(np.array([tokenizer.end_of_text], np.int32))
-    return stream
+    job: PackJob,
+    texts: Sequence[Text],
+    ids_of_row: Callable[[int], Ids],
+    head_bytes: Mapping[int, int],
+    joined: Joined,
+) -> Iterator[Piece]:
+    """`<repo_name>NAME<file_sep>PATH NEWLINE CODE ... <|endoftext|>`, some without names.
 
-
-def cut_records(stream: Stream, sequence_length: int, pad_id: int) -> Iterator[Record]:
-    """Records of S+1 ids; record k begins at token k*S."""
-    flat = np.concatenate(stream.ids)
-    starts = np.array(stream.starts, np.int64)
-    masked = np.array(stream.masked, np.int64).reshape(-1, 2)
-    num_records = max(1, -(-(len(flat) - 1) // sequence_length))
-    for k in range(num_records):
-        begin = k * sequence_length
-        end = begin + sequence_length + 1
-        ids = flat[begin:end]
-        inside = starts[(starts >= begin) & (starts < end)] - begin
-        spans = masked[(masked[:, 1] > begin) & (masked[:, 0] < end)] - begin
-        spans = np.clip(spans, 0, sequence_length + 1)
-        if len(ids) < sequence_length + 1:
-            spans = np.concatenate([spans, [[len(ids), sequence_length + 1]]])
-            ids = np.pad(ids, (0, sequence_length + 1 - len(ids)), constant_values=pad_id)
-        yield Record(
-            ids.astype(np.int32), inside.astype(np.int32), spans.astype(np.int32).reshape(-1, 2)
-        )
-
-
-def _head_tokens(
-    job: PackJob, shard: Shard, ids: list[npt.NDArray[np.int32] | None]
-) -> dict[int, int]:
-    if job.heads is None:
-        return {}
+    Args:
+      ids_of_row: the stored ids of a file, by its row.
+      head_bytes: of rows whose heads bear no loss, how long these are.
+      joined: filled while the pieces are taken.
+    """
     tokenizer = Tokenizer.load(job.tokenizer)
-    path = storage.join(job.heads, shard.relative)
-    result = {}
-    for row, head_bytes in enumerate(documents.read_table(path, ["head_bytes"])[0].to_pylist()):
-        row_ids = ids[row]
-        if row_ids is not None and head_bytes:
-            begins = np.cumsum(tokenizer.token_bytes[row_ids]) - tokenizer.token_bytes[row_ids]
-            # A token that begins in the head was given, even if it reaches over its end.
-            result[row] = int((begins < head_bytes).sum())
-    return result
+    repo_name, file_sep, end_of_text = (
+        np.array([i], np.int32)
+        for i in (tokenizer.special(REPO_NAME), tokenizer.special(FILE_SEP), tokenizer.end_of_text)
+    )
+    for text in texts:
+        before = np.zeros(0, np.int32)
+        if text.repo_name is not None:
+            before = np.concatenate([repo_name, tokenizer.encode_array(clean_name(text.repo_name))])
+        is_start = True
+        for file in text.files:
+            path = (
+                tokenizer.encode_array(clean_name(file.path) + "\n")
+                if text.repo_name is not None
+                else before[:0]
+            )
+            ids = ids_of_row(file.row)
+            num_masked = 0
+            if file.row in head_bytes:
+                num_masked = _num_head_tokens(ids, head_bytes[file.row], tokenizer)
+            elif fim.is_turned(file.id, seed=job.seed, share=job.fim_share):
+                ids = _turned(ids, path, file.id, job.seed, tokenizer)
+                path = path[:0]
+                joined.num_turned += 1
+            before = np.concatenate([before, file_sep, path])
+            yield Piece(before, is_start)
+            joined.num_tokens += len(before)
+            yield Piece(ids, num_masked=num_masked)
+            joined.sources.append((file.id, joined.num_tokens, len(ids)))
+            joined.num_tokens += len(ids)
+            count = joined.tokens_by_language.get(file.language, 0)
+            joined.tokens_by_language[file.language] = count + len(ids)
+            before, is_start = before[:0], False
+        yield Piece(end_of_text)
+        joined.num_tokens += 1
+
+
+def _num_head_tokens(ids: Ids, head_bytes: int, tokenizer: Tokenizer) -> int:
+    """A token that begins in the head was given, even if it reaches over its end."""
+    begins = np.cumsum(tokenizer.token_bytes[ids]) - tokenizer.token_bytes[ids]
+    return int((begins < head_bytes).sum())
+
+
+def _turned(ids: Ids, path: Ids, identity: str, seed: int, tokenizer: Tokenizer) -> Ids:
+    """A file in the order of fill-in-the-middle; its path, where it is given, begins the prefix."""
+    parts = fim.cut(tokenizer.decode_bytes(ids).decode(), identity, seed=seed)
+    encode = tokenizer.encode_array
+    prefix, middle, suffix = encode(parts.prefix), encode(parts.middle), encode(parts.suffix)
+    before, between, after = (
+        np.array([tokenizer.special(name)], np.int32)
+        for name in (FIM_PREFIX, FIM_MIDDLE, FIM_SUFFIX)
+    )
+    if parts.suffix_first:
+        order = [before, after, suffix, between, path, prefix, middle]
+    else:
+        order = [before, path, prefix, after, suffix, between, middle]
+    return np.concatenate(order)
+
+
+class _StoredIds:
+    """Ids of chosen rows of a shard in a temporary file: taken in any order, none of them held."""
+
+    def __init__(self, path: str, chosen: npt.NDArray[np.bool_]) -> None:
+        self._file = tempfile.TemporaryFile(buffering=1024 * 1024)  # noqa: SIM115
+        begins = [0]
+        with storage.open_read(path) as f:
+            for batch in documents.iter_batches(f, ["ids"]):
+                lists = batch.column(0)
+                rows = chosen[len(begins) - 1 :][: len(lists)]
+                assert lists.is_valid().to_numpy(False)[rows].all(), (path, "selected, no tokens")
+                offsets, flat = lists.offsets.tolist(), lists.values.to_numpy()
+                for wanted, begin, end in zip(rows, offsets[:-1], offsets[1:], strict=True):
+                    size = self._file.write(flat[begin:end].data) if wanted else 0
+                    begins.append(begins[-1] + size)
+        self._file.flush()
+        self._begins = begins
+
+    def __call__(self, row: int) -> Ids:
+        begin, end = self._begins[row : row + 2]
+        return np.frombuffer(os.pread(self._file.fileno(), end - begin, begin), np.int32)
+
+    def close(self) -> None:
+        self._file.close()
 
 
 def slug(partition: str) -> str:
@@ -158,36 +209,43 @@ def pack_shard(job: PackJob, shard: Shard, output: str, key: str) -> None:
         storage.join(shard.documents, shard.relative), ["id", "repo", "path", "language"]
     )
     selected = documents.read_table(storage.join(job.selection, shard.relative), ["selected"])
-    wanted = set(np.flatnonzero(selected["selected"].to_numpy()).tolist())
-    rows = zip(*(table[n].to_pylist() for n in ("id", "repo", "path", "language")), strict=True)
-    files = [File(i, *r) for i, r in enumerate(rows) if i in wanted]
+    chosen = np.asarray(selected["selected"].to_numpy(), np.bool_)
+    table = table.filter(pa.array(chosen))
+    columns = (table[n].to_pylist() for n in ("id", "repo", "path", "language"))
+    files = [File(*row) for row in zip(np.flatnonzero(chosen).tolist(), *columns, strict=True)]
     shards = []
     if files:
-        ids = _token_ids(storage.join(job.tokens, shard.relative), wanted)
-        heads = _head_tokens(job, shard, ids)
+        heads = _head_bytes(job, shard)
         parts = grouping.group(
             files, job.grouping, seed=job.seed, metadata_share=job.metadata_share
         )
-        for partition, texts in sorted(parts.items()):
-            stream = join_texts(texts, ids, heads, Tokenizer.load(job.tokenizer))
-            shards.append(_write_stream(job, shard, partition, stream, output, key))
+        tokens_path = storage.join(job.tokens, shard.relative)
+        with contextlib.closing(_StoredIds(tokens_path, chosen)) as ids_of_row:
+            for partition, texts in sorted(parts.items()):
+                joined = Joined()
+                pieces = join_texts(job, texts, ids_of_row, heads, joined)
+                shards.append(_write_partition(job, shard, partition, pieces, joined, output, key))
     storage.write_json(done_path, {"key": key, "shards": shards})
 
 
-def _token_ids(path: str, wanted: set[int]) -> list[npt.NDArray[np.int32] | None]:
-    column = documents.read_table(path, ["ids"])["ids"].combine_chunks()
-    return [
-        np.asarray(column[i].values.to_numpy(), np.int32)
-        if i in wanted and column[i].is_valid
-        else None
-        for i in range(len(column))
-    ]
+def _head_bytes(job: PackJob, shard: Shard) -> dict[int, int]:
+    if job.heads is None:
+        return {}
+    path = storage.join(job.heads, shard.relative)
+    rows = enumerate(documents.read_table(path, ["head_bytes"])["head_bytes"].to_pylist())
+    return {row: head_bytes for row, head_bytes in rows if head_bytes}
 
 
-def _write_stream(
-    job: PackJob, shard: Shard, partition: str, stream: Stream, output: str, key: str
+def _write_partition(
+    job: PackJob,
+    shard: Shard,
+    partition: str,
+    pieces: Iterator[Piece],
+    joined: Joined,
+    output: str,
+    key: str,
 ) -> dict[str, object]:
-    tokenizer = Tokenizer.load(job.tokenizer)
+    end_of_text = Tokenizer.load(job.tokenizer).end_of_text
     name = shard.relative.replace("/", "-").removesuffix(".parquet")
     relative = f"{slug(partition)}/{name}.array_record"
     path = storage.join(output, relative)
@@ -195,31 +253,34 @@ def _write_stream(
     with storage.atomic_path(path) as temporary:
         # One record a group: training reads in random order.
         writer = ArrayRecordWriter(temporary, "group_size:1,zstd:3")
-        for record in cut_records(stream, job.sequence_length, tokenizer.end_of_text):
+        for record in cut_records(pieces, job.sequence_length, end_of_text):
             writer.write(encode_record(record))
             num_records += 1
         writer.close()
-    s = job.sequence_length
+    starts = np.array([start for _, start, _ in joined.sources], np.int64)
     sources = pa.table(
         [
-            pa.array([i for i, _, _ in stream.sources]),
-            pa.array([start // s for _, start, _ in stream.sources], pa.int64()),
-            pa.array([start % s for _, start, _ in stream.sources], pa.int64()),
-            pa.array([n for _, _, n in stream.sources], pa.int64()),
+            pa.array([i for i, _, _ in joined.sources]),
+            pa.array(starts // job.sequence_length),
+            pa.array(starts % job.sequence_length),
+            pa.array([n for _, _, n in joined.sources], pa.int64()),
         ],
         schema=SOURCES_SCHEMA,
     )
     with storage.atomic_path(path.removesuffix(".array_record") + ".sources.parquet") as temporary:
         pq.write_table(sources, temporary)
     storage.write_manifest(path, key, rows=num_records)
+    manifest = storage.read_manifest(path)
+    assert manifest is not None, path
     return {
         "path": relative,
         "language": partition,
         "num_records": num_records,
-        "sha256": storage.sha256_file(path),
-        "num_tokens": stream.num_tokens,
-        "num_documents": len(stream.sources),
-        "tokens_by_language": stream.tokens_by_language,
+        "sha256": manifest["sha256"],
+        "num_tokens": joined.num_tokens,
+        "num_documents": len(joined.sources),
+        "num_turned": joined.num_turned,
+        "tokens_by_language": joined.tokens_by_language,
     }
 
 
@@ -278,6 +339,7 @@ def run(job: PackJob, *, output: str, key: str, options: PipelineOptions) -> Pac
         num_records=sum(f["num_records"] for f in facts),
         num_tokens=sum(f["num_tokens"] for f in facts),
         num_documents=sum(f["num_documents"] for f in facts),
+        num_turned=sum(f["num_turned"] for f in facts),
         tokens_by_language=dict(sorted(by_language.items())),
         shards=tuple(
             PackedShard(
@@ -288,3 +350,9 @@ def run(job: PackJob, *, output: str, key: str, options: PipelineOptions) -> Pac
     )
     write_packed(packed, key)
     return packed
+
+
+if __name__ == "__main__":
+    from beam_pipelines import command
+
+    command.main("pack")

@@ -89,3 +89,9 @@ def run(
         columns=("id", "language", "content"),
         attributes=(secrets, candidates),
     )
+
+
+if __name__ == "__main__":
+    from beam_pipelines import command
+
+    command.main("quality")

@@ -2,42 +2,39 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_pipelines import documents
 from beam_pipelines.documents import VERDICT_FIELDS
-from snowcoder_jax import recipe
+from snowcoder_jax import recipe_corpus
 from snowcoder_jax.text import rules as text_rules
-from snowcoder_jax.text.rules import Signals
+from snowcoder_jax.text.rule_table import SIGNALS
 
 _TYPES = {"int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
-SIGNAL_FIELDS = [
-    pa.field(f.name, _TYPES[str(f.type)])  # annotations are strings in that module
-    for f in dataclasses.fields(Signals)
-]
+SIGNAL_FIELDS = [pa.field(name, _TYPES[kind]) for name, (kind, _) in SIGNALS.items()]
 RULES_SCHEMA = pa.schema([pa.field("id", pa.string()), *VERDICT_FIELDS, *SIGNAL_FIELDS])
 
-_NO_SIGNALS: dict[str, Any] = {f.name: None for f in dataclasses.fields(Signals)}
 
-
-def judge_batch(table: pa.Table, rules: recipe.Rules) -> pa.Table:
-    """`id`, verdict and signals (null on an error) of each document."""
-    rows = []
-    columns = (table[name].to_pylist() for name in ("id", "language", "content"))
-    for identity, language, content in zip(*columns, strict=True):
-        signals, verdict = text_rules.judge_document(content, language, rules)
-        measured = dataclasses.asdict(signals) if signals is not None else _NO_SIGNALS
-        rows.append({"id": identity, **dataclasses.asdict(verdict), **measured})
-    return pa.Table.from_pylist(rows, RULES_SCHEMA)
+def judge_batch(table: pa.Table, rules: recipe_corpus.Rules) -> pa.Table:
+    """`id`, verdict and signals (null where not measured) of each document."""
+    contents = table["content"].cast(pa.large_binary()).to_pylist()
+    languages, paths = table["language"].to_pylist(), table["path"].to_pylist()
+    judged = text_rules.judge_documents(contents, languages, paths, rules)
+    columns = [table["id"]]
+    for field in VERDICT_FIELDS:
+        columns.append(pa.array([getattr(v, field.name) for v in judged.verdicts], field.type))
+    for field in SIGNAL_FIELDS:
+        values = judged.signals[field.name]
+        columns.append(pa.array(values, mask=np.isnan(values)).cast(field.type))
+    return pa.table(columns, RULES_SCHEMA)
 
 
 def run(
-    corpus: str, rules: recipe.Rules, *, output: str, key: str, options: PipelineOptions
+    corpus: str, rules: recipe_corpus.Rules, *, output: str, key: str, options: PipelineOptions
 ) -> int:
     """Judge every document of a corpus; returns the number of rows."""
     return documents.run_on_shards(
@@ -47,5 +44,11 @@ def run(
         output=output,
         key=key,
         options=options,
-        columns=("id", "language", "content"),
+        columns=("id", "path", "language", "content"),
     )
+
+
+if __name__ == "__main__":
+    from beam_pipelines import command
+
+    command.main("rules")

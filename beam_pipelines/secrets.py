@@ -50,3 +50,9 @@ def run(corpus: str, *, output: str, key: str, options: PipelineOptions) -> int:
         options=options,
         columns=("id", "content"),
     )
+
+
+if __name__ == "__main__":
+    from beam_pipelines import command
+
+    command.main("secrets")

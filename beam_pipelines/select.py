@@ -146,71 +146,93 @@ def ranking_of(selection: Selection, seed: int) -> Ranking:
     )
 
 
-# The candidates of one language in one shard: rank (smaller is better), a tie-break hash, size.
-Candidates = tuple[str, npt.NDArray[np.float64], npt.NDArray[np.uint64], npt.NDArray[np.int64]]
+@dataclasses.dataclass(frozen=True)
+class Candidates:
+    """Eligible documents of one language, n of them in all shards or in one.
+
+    16 bytes a document, which is what the ranking of a language costs to carry; in the one place
+    where they are ranked they cost about 50.
+
+    Attributes:
+      ranks: float32 [n], smaller is better: minus the score, or 0 where there is no score.
+      ties: uint64 [n], seeded hashes of the ids.
+      sizes: int32 [n], tokens, or 1 where documents are counted.
+    """
+
+    ranks: npt.NDArray[np.float32]
+    ties: npt.NDArray[np.uint64]
+    sizes: npt.NDArray[np.int32]
+
+    def taken(self, rows: npt.NDArray[Any]) -> Candidates:
+        return Candidates(self.ranks[rows], self.ties[rows], self.sizes[rows])
+
+
+def rank_rows(
+    ranking: Ranking,
+    ids: pa.ChunkedArray,
+    policy: pa.Table,
+    tokens: pa.Table,
+    quality: pa.Table | None,
+) -> tuple[npt.NDArray[np.bool_], Candidates]:
+    """Of all rows: whether they may be taken, and what ranks them."""
+    eligible = pc.and_(pc.equal(policy["split"], "train"), pc.equal(tokens["verdict"], "pass"))
+    mask = np.asarray(eligible.fill_null(False).to_numpy(), np.bool_)
+    ranks = np.zeros(len(ids), np.float32)
+    if ranking.order == "quality":
+        assert quality is not None
+        scores = np.asarray(quality["score"].to_numpy(), np.float32)  # null becomes NaN
+        # A file that was not scored is never taken for a good one.
+        mask &= np.isfinite(scores)
+        ranks = -scores
+    hashes = (storage.seeded_hash(ranking.seed, ranking.purpose, i) for i in ids.to_pylist())
+    ties = np.fromiter(hashes, np.uint64, len(ids))
+    if ranking.count_documents:
+        sizes = np.ones(len(ids), np.int32)
+    else:
+        sizes = np.asarray(tokens["num_tokens"].to_numpy(), np.int32)
+    return mask, Candidates(ranks, ties, sizes)
 
 
 def rank_shard(inputs: Inputs, shard: Shard, ranking: Ranking) -> dict[str, Candidates]:
     """The eligible documents of a shard, by language."""
-    table = _joined(inputs, shard)
-    eligible = _eligible(table, ranking)
-    result: dict[str, Candidates] = {}
-    languages = np.array(table["language"].to_pylist(), dtype=object)
-    rank, ties = _rank(table, ranking)
-    sizes = np.asarray(table["num_tokens"].to_numpy(), np.int64)
-    if ranking.count_documents:
-        sizes = np.ones_like(sizes)
-    for language in sorted(set(languages[eligible])):
-        mask = eligible & (languages == language)
-        result[language] = (language, rank[mask], ties[mask], sizes[mask])
-    return result
 
+    def read(folder: str, *columns: str) -> pa.Table:
+        return documents.read_table(storage.join(folder, shard.relative), columns)
 
-def _joined(inputs: Inputs, shard: Shard) -> pa.Table:
-    path = storage.join(shard.documents, shard.relative)
-    table = documents.read_table(path, ["id", "language"])
-    policy = documents.read_table(storage.join(inputs.policy, shard.relative), ["split"])
-    tokens = documents.read_table(
-        storage.join(inputs.tokens, shard.relative), ["verdict", "num_tokens"]
+    table = read(shard.documents, "id", "language")
+    mask, rows = rank_rows(
+        ranking,
+        table["id"],
+        read(inputs.policy, "split"),
+        read(inputs.tokens, "verdict", "num_tokens"),
+        read(inputs.quality, "score") if inputs.quality else None,
     )
-    table = table.append_column("split", policy["split"])
-    table = table.append_column("readable", pc.equal(tokens["verdict"], "pass"))
-    table = table.append_column("num_tokens", tokens["num_tokens"])
-    if inputs.quality is not None:
-        quality = documents.read_table(storage.join(inputs.quality, shard.relative), ["score"])
-        table = table.append_column("score", quality["score"])
-    return table
-
-
-def _eligible(table: pa.Table, ranking: Ranking) -> npt.NDArray[np.bool_]:
-    train = pc.equal(table["split"], "train").fill_null(False)
-    mask = np.asarray(pc.and_(train, table["readable"]).to_numpy(), np.bool_)
-    if ranking.order == "quality":
-        # A file that was not scored is never taken for a good one.
-        mask &= np.asarray(table["score"].is_valid().to_numpy(), np.bool_)
-    return mask
-
-
-def _rank(
-    table: pa.Table, ranking: Ranking
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.uint64]]:
-    ids = table["id"].to_pylist()
-    ties = np.array([storage.seeded_hash(ranking.seed, ranking.purpose, i) for i in ids], np.uint64)
-    if ranking.order == "quality":
-        score = np.asarray(table["score"].fill_null(-1.0).to_numpy(), np.float64)
-        return -score, ties
-    return np.zeros(len(ids)), ties
+    languages = table["language"].combine_chunks().dictionary_encode()
+    codes = languages.indices.to_numpy()
+    names = languages.dictionary.to_pylist()
+    return {
+        names[code]: rows.taken(mask & (codes == code)) for code in np.unique(codes[mask]).tolist()
+    }
 
 
 @dataclasses.dataclass(frozen=True)
 class Cutoff:
-    """The last document taken of a language, and what that came to."""
+    """The last document taken of a language, and what that came to.
+
+    Attributes:
+      rank, tie: of the last document taken; nothing is taken where `num_documents` is 0.
+      threshold: its score; None where files are not ranked by score, or none is taken.
+      size: tokens taken, or documents where these are counted; `available_size`: of all.
+      percent_taken: 100 size / available_size, the effective top share.
+    """
 
     language: str
     rank: float
     tie: int
+    threshold: float | None
     num_documents: int
     size: int
+    percent_taken: float
     available_documents: int
     available_size: int
     budget: float
@@ -220,6 +242,8 @@ def language_budgets(
     available: dict[str, int], budget: int | None, shares: dict[str, float]
 ) -> dict[str, float]:
     """Split a budget: named languages get their share, the others keep their proportions.
+
+    Where there are no others, the named ones divide all of it in proportion to their shares.
 
     Args:
       available: tokens (or documents) of each language that may be used.
@@ -231,35 +255,49 @@ def language_budgets(
     if budget is None and not present:
         return {k: float(v) for k, v in available.items()}
     total = float(budget if budget is not None else sum(available.values()))
-    left = total * (1 - sum(present.values()))
+    named = sum(present.values())
+    if not sum(rest.values()):
+        total /= named or 1.0
     result = {language: total * share for language, share in present.items()}
     for language, amount in rest.items():
-        result[language] = left * amount / max(1, sum(rest.values()))
+        result[language] = total * (1 - named) * amount / max(1, sum(rest.values()))
     return result
 
 
-def find_cutoff(parts: Iterable[Candidates], budget: float) -> Cutoff:
+def find_cutoff(
+    language: str, parts: Iterable[Candidates], budget: float, *, by_score: bool
+) -> Cutoff:
     """Rank one language's candidates and take from the top until the budget is met.
 
     A file is taken if that brings the sum closer to the budget: else a language with a small
-    share would get a whole large file, many times what is its due.
+    share would get a whole large file, many times what is its due. What cannot be told from the
+    last one taken (the same document twice) is taken with it.
     """
-    parts = list(parts)
-    rank = np.concatenate([p[1] for p in parts])
-    ties = np.concatenate([p[2] for p in parts])
-    sizes = np.concatenate([p[3] for p in parts])
-    order = np.lexsort((ties, rank))
-    halfway = np.cumsum(sizes[order]) - sizes[order] / 2
-    num_taken = int(np.searchsorted(halfway, budget, side="right"))
-    last = order[num_taken - 1] if num_taken else None
+    shards = list(parts)
+    ranks = np.concatenate([p.ranks for p in shards])
+    ties = np.concatenate([p.ties for p in shards])
+    sizes = np.concatenate([p.sizes for p in shards])
+    del shards
+    order = np.lexsort((ties, ranks))
+    ranks, ties, sizes = ranks[order], ties[order], sizes[order]
+    total = np.cumsum(sizes, dtype=np.int64)
+    num_taken = int(np.searchsorted(total - sizes / 2, budget, side="right"))
+    if num_taken:
+        last = num_taken - 1
+        same = (ranks[num_taken:] == ranks[last]) & (ties[num_taken:] == ties[last])
+        num_taken += int(same.sum())
+    size, available = (int(total[n - 1]) if n else 0 for n in (num_taken, len(total)))
+    rank = float(ranks[num_taken - 1]) if num_taken else 0.0
     return Cutoff(
-        language=parts[0][0],
-        rank=float(rank[last]) if last is not None else -np.inf,
-        tie=int(ties[last]) if last is not None else 0,
+        language=language,
+        rank=rank,
+        tie=int(ties[num_taken - 1]) if num_taken else 0,
+        threshold=-rank if by_score and num_taken else None,
         num_documents=num_taken,
-        size=int(sizes[order[:num_taken]].sum()),
-        available_documents=len(rank),
-        available_size=int(sizes.sum()),
+        size=size,
+        percent_taken=100 * size / max(1, available),
+        available_documents=len(total),
+        available_size=available,
         budget=budget,
     )
 
@@ -273,38 +311,38 @@ class _RankFn(beam.DoFn):
         yield from rank_shard(self._inputs, shard, self._ranking).items()
 
 
-def _available(parts: tuple[str, Iterable[Candidates]]) -> tuple[str, int]:
-    language, candidates = parts
-    return language, sum(int(c[3].sum()) for c in candidates)
+def _size(part: tuple[str, Candidates]) -> tuple[str, int]:
+    language, candidates = part
+    return language, int(candidates.sizes.sum(dtype=np.int64))
 
 
 def _cut(
-    parts: tuple[str, Iterable[Candidates]],
-    available: dict[str, int],
-    budget: int | None,
-    shares: dict[str, float],
+    parts: tuple[str, Iterable[Candidates]], available: dict[str, int], ranking: Ranking
 ) -> Cutoff:
     language, candidates = parts
-    return find_cutoff(candidates, language_budgets(available, budget, shares)[language])
+    budgets = language_budgets(available, ranking.budget, ranking.language_shares)
+    by_score = ranking.order == "quality"
+    return find_cutoff(language, candidates, budgets[language], by_score=by_score)
 
 
 def run_selection(
     inputs: Inputs, ranking: Ranking, *, output: str, key: str, options: PipelineOptions
 ) -> dict[str, Cutoff]:
-    """Rank, cut and mark; returns the cut of each language, also kept in `selection.json`."""
+    """Rank, cut and mark; returns the cut of each language, also kept in `cutoffs.json`."""
     shards = documents.list_shards(inputs.corpus)
     cutoffs_path = storage.join(output, "cutoffs.json")
     with beam.Pipeline(options=options) as pipeline:
         ranked = (
             pipeline
             | beam.Create(shards, reshuffle=False)
+            | beam.Reshuffle()
             | beam.ParDo(_RankFn(inputs, ranking))
-            | beam.GroupByKey()
         )
-        available = beam.pvalue.AsDict(ranked | beam.Map(_available))
+        available = ranked | beam.Map(_size) | beam.CombinePerKey(sum)
         _ = (
             ranked
-            | beam.Map(_cut, available, ranking.budget, ranking.language_shares)
+            | beam.GroupByKey()
+            | beam.Map(_cut, beam.pvalue.AsDict(available), ranking)
             | beam.combiners.ToList()
             | beam.Map(_write_cutoffs, cutoffs_path)
         )
@@ -318,6 +356,7 @@ def run_selection(
         options=options,
         columns=("id", "language"),
         attributes=tuple(a for a in (inputs.policy, inputs.tokens, inputs.quality) if a),
+        attribute_columns=("id", "split", "verdict", "num_tokens", "score"),
     )
     return cutoffs
 
@@ -337,19 +376,19 @@ def mark(
     cutoffs: dict[str, Cutoff],
 ) -> pa.Table:
     """Say of each row whether it stands at or above its language's cut."""
-    table = table.append_column("split", policy["split"])
-    table = table.append_column("readable", pc.equal(tokens["verdict"], "pass"))
-    if quality is not None:
-        table = table.append_column("score", quality["score"])
-    eligible = _eligible(table, ranking)
-    rank, ties = _rank(table, ranking)
-    selected = []
-    for i, language in enumerate(table["language"].to_pylist()):
+    eligible, rows = rank_rows(ranking, table["id"], policy, tokens, quality)
+    languages = table["language"].combine_chunks().dictionary_encode()
+    selected = np.zeros(table.num_rows, np.bool_)
+    for code, language in enumerate(languages.dictionary.to_pylist()):
         cutoff = cutoffs.get(language)
-        selected.append(
-            bool(eligible[i])
-            and cutoff is not None
-            and cutoff.num_documents > 0
-            and (rank[i], int(ties[i])) <= (cutoff.rank, cutoff.tie)
-        )
+        if cutoff is not None and cutoff.num_documents:
+            above = rows.ranks < cutoff.rank
+            level = (rows.ranks == cutoff.rank) & (rows.ties <= np.uint64(cutoff.tie))
+            selected |= eligible & (languages.indices.to_numpy() == code) & (above | level)
     return pa.table([table["id"], pa.array(selected)], schema=SELECTION_SCHEMA)
+
+
+if __name__ == "__main__":
+    from beam_pipelines import command
+
+    command.main("select")

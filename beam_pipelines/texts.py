@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,16 @@ class TextDocument:
     language: str
     license: str
     text: str
+
+
+def readable_text(content: str, language: str, spans: Sequence[Mapping[str, object]]) -> str | None:
+    """`reader.clean_text`, or None: a broken notebook, or one that escapes half a character."""
+    try:
+        text = clean_text(content, language, spans)
+        text.encode()
+    except ValueError:
+        return None
+    return text
 
 
 def column(folder: str, shard: Shard, name: str) -> pa.ChunkedArray:
@@ -67,20 +77,23 @@ def sampled(
 def read_texts(
     corpus: str, secrets: str, choose: Callable[[Shard], Mask]
 ) -> Iterator[TextDocument]:
-    """Clean text of the chosen rows, shard by shard; unreadable notebooks are left out."""
+    """Clean text of the chosen rows, shard by shard; unreadable documents are left out."""
     for shard in documents.list_shards(corpus):
-        mask = pa.array(choose(shard))
-        path = storage.join(shard.documents, shard.relative)
-        table = documents.read_table(path).filter(mask)
-        spans = column(secrets, shard, "spans").filter(mask).to_pylist()
-        for row, row_spans in zip(table.to_pylist(), spans, strict=True):
-            try:
-                text = clean_text(row["content"], row["language"], row_spans)
-            except ValueError:
-                continue
-            yield TextDocument(
-                row["id"], row["repo"], row["path"], row["language"], row["license"], text
-            )
+        chosen = choose(shard)
+        spans = column(secrets, shard, "spans").filter(pa.array(chosen)).to_pylist()
+        rows = _chosen_rows(shard, ["id", "repo", "path", "language", "license", "content"], chosen)
+        for row, row_spans in zip(rows, spans, strict=True):
+            text = readable_text(row.pop("content"), row["language"], row_spans)
+            if text is not None:
+                yield TextDocument(**row, text=text)
+
+
+def _chosen_rows(shard: Shard, names: list[str], chosen: Mask) -> Iterator[dict[str, Any]]:
+    start = 0
+    with storage.open_read(storage.join(shard.documents, shard.relative)) as f:
+        for batch in documents.iter_batches(f, names):
+            yield from batch.filter(pa.array(chosen[start:][: len(batch)])).to_pylist()
+            start += len(batch)
 
 
 def total_bytes(corpus: str, policy: str, split: str) -> int:

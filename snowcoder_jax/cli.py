@@ -40,18 +40,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     elif rest:
         args.overrides += rest
     handler: Callable[[argparse.Namespace], int] = args.handler
+    return exit_code(lambda: handler(args))
+
+
+def exit_code(work: Callable[[], int], program: str = "snowcoder") -> int:
+    """Do the work of a command; what stops it becomes one message and an exit code."""
     # While a phase trains, the loop handles SIGTERM itself: it saves first.
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        return handler(args)
+        return work()
     except Exception as e:
         error = plain_error(e)
         if error is None:
             raise
-        print(f"snowcoder: {error}", file=sys.stderr)
+        print(f"{program}: {error}", file=sys.stderr)
         return EXIT_INPUT if isinstance(error, InputError) else EXIT_MACHINE
     except KeyboardInterrupt:
-        print("snowcoder: interrupted; start the same command again to go on", file=sys.stderr)
+        print(f"{program}: interrupted; start the same command again to go on", file=sys.stderr)
         return EXIT_SAVED
 
 
@@ -66,21 +71,26 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     run = commands.add_parser("run", help="do everything a recipe asks for, skipping what is done")
-    _recipe_arguments(run)
+    recipe_arguments(run)
     run.set_defaults(handler=_run)
     for name, words in GROUPS.items():
         part = commands.add_parser(name, help=f"the steps of a run up to `{words[-1]}`")
-        _recipe_arguments(part)
+        recipe_arguments(part)
         part.set_defaults(handler=_run, group=words)
 
     check = commands.add_parser("check", help="report every fault of a recipe before any work")
-    _recipe_arguments(check)
+    recipe_arguments(check)
     check.set_defaults(handler=_check)
 
     why = commands.add_parser("why", help="every stage's verdict on one document")
     why.add_argument("run", help="the run's folder, such as runs/local")
     why.add_argument("document", help="a document id, or a path or its end")
     why.set_defaults(handler=_why)
+
+    inspect = commands.add_parser("inspect", help="a page of a run's corpus, with samples")
+    inspect.add_argument("run", help="the run's folder, such as runs/local")
+    inspect.add_argument("--samples", type=int, default=3, help="files shown of a kind")
+    inspect.set_defaults(handler=_inspect)
 
     export = commands.add_parser("export", help="a checkpoint as a Hugging Face Llama folder")
     export.add_argument("checkpoint", help="such as runs/local/checkpoints/enhanced")
@@ -98,7 +108,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _recipe_arguments(parser: argparse.ArgumentParser) -> None:
+def recipe_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments that name a recipe and change it."""
     parser.add_argument("recipe", help="a YAML file, such as configs/local.yaml")
     parser.add_argument(
         "overrides", nargs="*", metavar="FIELD=VALUE", help="phases.continued.schedule.peak=4e-4"
@@ -108,7 +119,8 @@ def _recipe_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _recipe(args: argparse.Namespace) -> Recipe:
+def recipe_of(args: argparse.Namespace) -> Recipe:
+    """The recipe that `recipe_arguments` name."""
     # launch/local.sh goes to the repository's root; a folder is meant from where it was typed.
     caller = os.environ.get("SNOWCODER_CALLER", "")
     folders = tuple(os.path.join(caller, os.path.expanduser(folder)) for folder in args.source)
@@ -119,7 +131,7 @@ def _run(args: argparse.Namespace) -> int:
     from snowcoder_jax import preflight, run
     from snowcoder_jax.steps import build
 
-    recipe = _recipe(args)
+    recipe = recipe_of(args)
     preflight.require(recipe)
     preflight.configure_jax(recipe)
     with run.folder_lock(preflight.run_folder(recipe)):
@@ -142,7 +154,7 @@ def _run(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> int:
     from snowcoder_jax import preflight
 
-    recipe = _recipe(args)
+    recipe = recipe_of(args)
     preflight.require(recipe)
     print(f"{args.recipe}: no fault found")
     return EXIT_DONE
@@ -151,7 +163,19 @@ def _check(args: argparse.Namespace) -> int:
 def _why(args: argparse.Namespace) -> int:
     from snowcoder_jax import why
 
-    print(why.explain(args.run, args.document))
+    text = why.explain(args.run, args.document)
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # `| head` has read enough; Python would complain once more at its own exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return EXIT_DONE
+
+
+def _inspect(args: argparse.Namespace) -> int:
+    from snowcoder_jax.reports import inspect
+
+    print(f"corpus: {inspect.write_page(args.run, args.samples)}")
     return EXIT_DONE
 
 

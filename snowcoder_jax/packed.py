@@ -4,14 +4,15 @@ A packed folder holds `<language>/part-00000.array_record` shards, each with a m
 `part-00000.sources.parquet` beside it (document id, first record, first position: the way back
 to every source), and one `packed.json` written last.
 
-Shape legend: S sequence length, K documents that start in a record, M masked spans.
+Shape legend: S sequence length, K documents that start in a record, M masked spans, N tokens.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import struct
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +38,63 @@ class Record:
     ids: npt.NDArray[np.int32]
     starts: npt.NDArray[np.int32]
     masked: npt.NDArray[np.int32]
+
+
+class Piece(NamedTuple):
+    """Tokens in a row of a stream that is cut into records.
+
+    Attributes:
+      ids: int32 [N].
+      is_start: whether a document begins with them.
+      num_masked: how many of them, from the first on, bear no loss.
+    """
+
+    ids: npt.NDArray[np.int32]
+    is_start: bool = False
+    num_masked: int = 0
+
+
+def cut_records(pieces: Iterable[Piece], sequence_length: int, pad_id: int) -> Iterator[Record]:
+    """Records of S+1 ids; record k begins at token k*S, so neighbours share one token.
+
+    The last is filled up with `pad_id`, masked. Holds one record at a time, whatever comes.
+    """
+    size = sequence_length + 1
+    ids = np.empty(size, np.int32)
+    starts: list[int] = []
+    masked: list[tuple[int, int]] = []
+    filled = 0
+    shared = 0  # tokens in `ids` that stand in the record before, too
+    for piece in pieces:
+        if piece.is_start:
+            starts.append(filled)
+        if piece.num_masked:
+            masked.append((filled, filled + piece.num_masked))
+        rest = piece.ids
+        while len(rest):
+            taken = rest[: size - filled]
+            ids[filled : filled + len(taken)] = taken
+            filled += len(taken)
+            rest = rest[len(taken) :]
+            if filled < size:
+                continue
+            yield _record(ids, starts, masked)
+            ids[0] = ids[-1]
+            starts = [0] if starts and starts[-1] == sequence_length else []
+            masked = [
+                (max(0, begin - sequence_length), end - sequence_length)
+                for begin, end in masked
+                if end > sequence_length
+            ]
+            filled = shared = 1
+    if filled > shared:
+        ids[filled:] = pad_id
+        yield _record(ids, starts, [*masked, (filled, size)])
+
+
+def _record(ids: npt.NDArray[np.int32], starts: list[int], masked: list[tuple[int, int]]) -> Record:
+    spans = np.array(masked, np.int32).reshape(-1, 2)
+    return Record(ids.copy(), np.array(starts, np.int32), np.minimum(spans, len(ids)))
 
 
 def encode_record(record: Record) -> bytes:
@@ -82,7 +140,8 @@ class Packed:
     Attributes:
       sequence_length: S; records hold S + 1 ids.
       num_tokens: tokens of documents, padding not counted.
-      tokens_by_language: the same, by language.
+      tokens_by_language: of those, the tokens of files, by language.
+      num_turned: documents that were turned into fill-in-the-middle.
     """
 
     folder: str
@@ -93,6 +152,7 @@ class Packed:
     num_documents: int
     tokens_by_language: dict[str, int]
     shards: tuple[PackedShard, ...]
+    num_turned: int = 0
 
 
 def write_packed(packed: Packed, key: str) -> None:

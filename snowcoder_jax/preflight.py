@@ -8,37 +8,75 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 
 import yaml
 
-from snowcoder_jax import sources, storage, strict
+from snowcoder_jax import storage, strict
 from snowcoder_jax.errors import InputError
 from snowcoder_jax.recipe import Recipe, VllmTeacher
+from snowcoder_jax.sources.check import check_opt_out, check_source
 from snowcoder_jax.strict import Fault, nearest
+from snowcoder_jax.text import benchmarks
 
 BUILT_IN_POSITIVES = ("shipped_problems", "good_modules")
+PLACEHOLDER = "YOUR-"
 
 
 def run_folder(recipe: Recipe) -> str:
     return storage.join(recipe.output, "runs", recipe.name)
 
 
-def require(recipe: Recipe) -> None:
-    """Raises InputError with every fault of the recipe on this machine."""
-    checks = (_sources, _output, _benchmarks, _annotator, _teacher, _devices)
+def require(recipe: Recipe, stages: Collection[str] | None = None) -> None:
+    """Raises InputError with every fault of the recipe on this machine.
+
+    Args:
+      stages: check for these corpus stages only; None for a whole run.
+    """
+    if placeholders := list(_placeholders(recipe)):
+        # Nothing is asked of a cloud while it is not said which part of it.
+        faults = [*placeholders, *_teacher(recipe)]
+        raise InputError(_message(recipe, faults))
+    checks: list[Callable[[Recipe], Iterator[Fault]]] = [_sources, _output, _benchmarks]
+    if stages is None:
+        checks += [_annotator, _teacher, _devices]
     faults = [fault for check in checks for fault in check(recipe)]
+    faults += _beam(recipe, stages or ("ingest", "contamination"))
     if faults:
-        lines = "\n".join(f"  {fault}" for fault in faults)
-        raise InputError(f"recipe {recipe.name}: {len(faults)} fault(s) on this machine\n{lines}")
+        raise InputError(_message(recipe, faults))
+
+
+def _message(recipe: Recipe, faults: list[Fault]) -> str:
+    lines = "\n".join(f"  {fault}" for fault in faults)
+    return f"recipe {recipe.name}: {len(faults)} fault(s) on this machine\n{lines}"
+
+
+def _placeholders(recipe: Recipe) -> Iterator[Fault]:
+    """The paths that a shipped recipe leaves to its user."""
+    paths = {
+        "output": (recipe.output,),
+        **{f"sources.{s.name}.path": (getattr(s, "path", ""),) for s in recipe.sources},
+        "corpus.opt_out": (recipe.corpus.opt_out or "",),
+        benchmarks.FIELD: recipe.corpus.contamination.benchmarks,
+        "annotator.encoder": (recipe.annotator.encoder,),
+        "annotator.positives": recipe.annotator.positives,
+    }
+    for field, named in paths.items():
+        for path in named:
+            if PLACEHOLDER in path:
+                yield Fault(field, f"`{path}` is a placeholder", "Put your own path there.")
 
 
 def _sources(recipe: Recipe) -> Iterator[Fault]:
     for source in recipe.sources:
         try:
-            yield from sources.check_source(source)
+            yield from check_source(source)
         except InputError as e:
             yield Fault(f"sources.{source.name}.path", str(e), "Mend the path.")
+    try:
+        yield from check_opt_out(recipe.corpus.opt_out)
+    except InputError as e:
+        yield Fault("corpus.opt_out", str(e), "Mend the path.")
 
 
 def _output(recipe: Recipe) -> Iterator[Fault]:
@@ -51,8 +89,20 @@ def _output(recipe: Recipe) -> Iterator[Fault]:
 
 
 def _benchmarks(recipe: Recipe) -> Iterator[Fault]:
-    for path in recipe.corpus.contamination.benchmarks:
-        yield from _missing("corpus.contamination.benchmarks", path)
+    try:
+        problems = benchmarks.problems(recipe.corpus.contamination.benchmarks)
+    except InputError as e:
+        problems = [str(e)]
+    for problem in problems:
+        yield Fault(benchmarks.FIELD, problem, benchmarks.MEND)
+
+
+def _beam(recipe: Recipe, stages: Collection[str]) -> list[Fault]:
+    if not recipe.hardware.beam_options:
+        return []
+    from beam_pipelines import options
+
+    return options.faults(recipe, stages)
 
 
 def _missing(field: str, path: str) -> Iterator[Fault]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 from snowcoder_jax import languages
 from snowcoder_jax.recipe import CheckpointTeacher, Phase, Recipe
 from snowcoder_jax.strict import Fault, nearest
+from snowcoder_jax.text import rule_table
 
 
 def check_recipe(recipe: Recipe) -> list[Fault]:
@@ -14,6 +16,7 @@ def check_recipe(recipe: Recipe) -> list[Fault]:
     checks: list[Callable[[Recipe], Iterator[Fault]]] = [
         _names,
         _numbers,
+        _rules,
         _model,
         _phases,
         _selections,
@@ -96,6 +99,25 @@ def _numbers(recipe: Recipe) -> Iterator[Fault]:
     for where, share in shares.items():
         if not 0 < share < 1:
             yield Fault(where, f"{share} is not between 0 and 1", "Give a share such as 0.1.")
+
+
+def _rules(recipe: Recipe) -> Iterator[Fault]:
+    rules = recipe.corpus.rules
+    known = ["all", *languages.BY_NAME]
+    for language, table in rules.thresholds.items():
+        at = f"corpus.rules.thresholds.{language}"
+        if language not in known:
+            yield Fault(at, "no such language", nearest(language, known))
+        for name, threshold in table.items():
+            rule = rule_table.BY_NAME.get(name)
+            if rule is None:
+                yield Fault(f"{at}.{name}", "no such rule", nearest(name, list(rule_table.BY_NAME)))
+            elif threshold is not None and not math.isfinite(threshold):
+                mend = "Give a finite one, or null to turn the rule off."
+                yield Fault(f"{at}.{name}", f"{threshold} is no threshold", mend)
+            elif rule.needs_parse and threshold is not None and not rules.parse:
+                problem = "needs the syntax tree, and corpus.rules.parse is false"
+                yield Fault(f"{at}.{name}", problem, "Set parse: true, or the rule to null.")
 
 
 def _model(recipe: Recipe) -> Iterator[Fault]:
@@ -198,6 +220,8 @@ def _selections(recipe: Recipe) -> Iterator[Fault]:
         yield from _language_shares(f"{at}.language_shares", selection.language_shares, known)
         if not 0 <= selection.metadata_share <= 1:
             yield Fault(f"{at}.metadata_share", "is not between 0 and 1", "Give a share.")
+        if not 0 <= selection.fim_share <= 1:
+            yield Fault(f"{at}.fim_share", "is not between 0 and 1", "Give a share.")
         if selection.source == "synthetic" and recipe.synthesis is None:
             yield Fault(at, "reads synthetic documents but there is no `synthesis`", "Add it.")
 

@@ -62,11 +62,8 @@ def finished(step: Step) -> Facts | None:
         return None
     if not all(storage.exists(path) for path in step.outputs):
         return None
-    for relative, size in record["files"].items():
-        path = storage.join(step.folder, relative)
-        if not storage.exists(path) or storage.size_bytes(path) != size:
-            return None
-    return record
+    sizes = storage.sizes_bytes(step.folder)
+    return record if all(sizes.get(p) == size for p, size in record["files"].items()) else None
 
 
 def execute(steps: Sequence[Step], log: Callable[[str], None]) -> None:
@@ -103,11 +100,13 @@ def run_step(step: Step) -> Facts:
 
 
 def _files(folder: str) -> dict[str, int]:
-    root = folder.rstrip("/") + "/"
     # Folders of later steps may lie inside: the first level of a corpus holds its attributes.
-    paths = [p for p in storage.list_files(folder) if "/attributes/" not in p[len(root) - 1 :]]
-    own = ("/step.json", "/.lock")
-    return {p[len(root) :]: storage.size_bytes(p) for p in paths if not p.endswith(own)}
+    return {
+        path: size
+        for path, size in storage.sizes_bytes(folder).items()
+        if "/attributes/" not in f"/{path}"
+        and path.rsplit("/", 1)[-1] not in ("step.json", ".lock")
+    }
 
 
 class _Watcher:
@@ -130,9 +129,11 @@ class _Watcher:
 
     def _loop(self) -> None:
         ticks = 0
+        # Listing a bucket is paid for, and slow.
+        ticks_between = 4 if storage.is_local(self._step.folder) else 120
         while True:
             self.peak_bytes = max(self.peak_bytes, resident_bytes())
-            if self._step.watch is not None and ticks % 4 == 0:
+            if self._step.watch is not None and ticks % ticks_between == 0:
                 self._progress.update(self._step.watch(), self._step.total)
             ticks += 1
             if self._stop.wait(0.25):

@@ -13,7 +13,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
 import fsspec
@@ -35,7 +36,8 @@ def _file_system(path: str) -> tuple[Any, str]:
       InputError: the package that reaches this kind of storage is not installed.
     """
     try:
-        fs, inner = fsspec.core.url_to_fs(path)
+        # A listing kept from before would hide what other machines have written since.
+        fs, inner = fsspec.core.url_to_fs(path, use_listings_cache=False)
     except (ImportError, ValueError) as e:
         raise InputError(
             f"{path}: this storage cannot be reached ({e}). "
@@ -73,7 +75,7 @@ def list_files(folder: str, suffix: str = "") -> list[str]:
         found = [os.path.join(d, n) for d, _, names in os.walk(folder) for n in names]
     else:
         fs, inner = _file_system(folder)
-        found = [fs.unstrip_protocol(f) for f in fs.find(inner)] if fs.exists(inner) else []
+        found = [join(folder, f[len(inner.rstrip("/")) :]) for f in fs.find(inner)]
     return sorted(f for f in found if f.endswith(suffix) and "/.tmp-" not in f)
 
 
@@ -101,25 +103,37 @@ def atomic_path(path: str) -> Iterator[str]:
       InputError: the folder cannot be written.
       MachineError: the disk is full.
     """
-    with machine_faults(path):
-        if is_local(path):
-            folder = os.path.dirname(os.path.abspath(path))
-            os.makedirs(folder, exist_ok=True)
-        else:
-            folder = tempfile.gettempdir()
-        temporary = os.path.join(folder, f".tmp-{os.getpid()}-{os.path.basename(path)}")
+    remote = not is_local(path)
+    folder = tempfile.gettempdir() if remote else os.path.dirname(os.path.abspath(path))
+    # Unique even among the threads of one worker, which may write files of the same name.
+    temporary = os.path.join(folder, f".tmp-{uuid.uuid4().hex}-{os.path.basename(path)}")
+    with machine_faults(temporary if remote else path):
+        os.makedirs(folder, exist_ok=True)
         try:
             yield temporary
-            if is_local(path):
+            if remote:
+                _upload(temporary, path)
+            else:
                 with open(temporary, "rb") as f:
                     os.fsync(f.fileno())
                 os.replace(temporary, path)
-            else:
-                fs, inner = _file_system(path)
-                fs.put_file(temporary, inner)
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
+
+
+def _upload(local: str, url: str) -> None:
+    fs, inner = _file_system(url)
+    try:
+        fs.put_file(local, inner)
+    except OSError as e:
+        # Object stores set no errno where a bucket is not there, or may not be written to.
+        if isinstance(e, (FileNotFoundError, PermissionError)) or "Forbidden" in str(e):
+            raise InputError(
+                f"{url}: cannot be written ({type(e).__name__}: {e}). "
+                "Check that the bucket exists and that your account may write to it."
+            ) from e
+        raise
 
 
 @contextlib.contextmanager
@@ -174,8 +188,11 @@ def rename(old: str, new: str) -> None:
         os.makedirs(os.path.dirname(os.path.abspath(new)), exist_ok=True)
         os.replace(old, new)
         return
-    fs, inner = _file_system(old)
-    fs.mv(inner, _file_system(new)[1], recursive=True)
+    fs, source = _file_system(old)
+    _, target = _file_system(new)
+    for path in fs.find(source):
+        fs.copy(path, target + path[len(source) :])
+    fs.rm(source, recursive=True)
 
 
 def sha256_file(path: str) -> str:
@@ -188,6 +205,16 @@ def size_bytes(path: str) -> int:
         return os.path.getsize(path)
     fs, inner = _file_system(path)
     return int(fs.size(inner))
+
+
+def sizes_bytes(folder: str) -> dict[str, int]:
+    """The size of every file below `folder`, by its path there; one listing of an object store."""
+    if is_local(folder):
+        root = folder.rstrip("/") + "/"
+        return {p[len(root) :]: os.path.getsize(p) for p in list_files(root)}
+    fs, inner = _file_system(folder)
+    found = fs.find(inner, detail=True)
+    return {p[len(inner.rstrip("/")) + 1 :]: int(facts["size"]) for p, facts in found.items()}
 
 
 def write_manifest(path: str, key: str, **facts: Any) -> None:
@@ -204,10 +231,28 @@ def write_manifest(path: str, key: str, **facts: Any) -> None:
 
 def read_manifest(path: str) -> dict[str, Any] | None:
     """The manifest of a file, or None where it has none or its file is gone or another size."""
-    if not (exists(path) and exists(path + MANIFEST_SUFFIX)):
+    try:
+        manifest: dict[str, Any] = read_json(path + MANIFEST_SUFFIX)
+        return manifest if manifest.get("bytes") == size_bytes(path) else None
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    manifest: dict[str, Any] = read_json(path + MANIFEST_SUFFIX)
-    return manifest if manifest.get("bytes") == size_bytes(path) else None
+
+
+def read_manifests(folder: str, paths: Sequence[str]) -> list[dict[str, Any] | None]:
+    """`read_manifest` of many files below one folder, asked of an object store all at once."""
+    if is_local(folder):
+        return [read_manifest(path) for path in paths]
+    fs, inner = _file_system(folder)
+    sizes = sizes_bytes(folder)
+    inside = [path[len(folder.rstrip("/")) + 1 :] for path in paths]
+    wanted = [f"{inner}/{p}{MANIFEST_SUFFIX}" for p in inside if p + MANIFEST_SUFFIX in sizes]
+    found = fs.cat(wanted) if wanted else {}
+    result: list[dict[str, Any] | None] = []
+    for p in inside:
+        data = found.get(f"{inner}/{p}{MANIFEST_SUFFIX}")
+        manifest = json.loads(data) if data is not None else None
+        result.append(manifest if manifest and manifest.get("bytes") == sizes.get(p) else None)
+    return result
 
 
 def is_done(path: str, key: str) -> bool:

@@ -87,8 +87,9 @@ def test_the_full_recipe_names_each_placeholder(
     config = str(ROOT / "configs/arctic_snowcoder_1b3.yaml")
     assert cli.main(["check", config, f"output={tmp_path}"]) == EXIT_INPUT
     text = capsys.readouterr().err
-    assert "sources.the_stack.path" in text
-    assert "synthesis.teacher.kind" in text
+    for field in ("sources.the_stack.path", "annotator.encoder", "synthesis.teacher.kind"):
+        assert field in text
+    assert text.count("is a placeholder") == 5
 
 
 def test_an_output_that_cannot_be_written(
@@ -112,7 +113,7 @@ def test_a_source_of_nothing_usable_says_what_it_held(
     repo = tmp_path / "code" / "repo"
     repo.mkdir(parents=True)
     (repo / "binary.py").write_bytes(b"\x00\x01" * 100)
-    (repo / "latin.py").write_bytes("# größe\n".encode("latin-1") * 9)
+    (repo / "latin.py").write_bytes(b"# \xa4\xff\xfe\xf0\n" * 9)
     with open(repo / "huge.py", "wb") as f:
         f.truncate(200_000_000)
     (tmp_path / "code" / "broken.zip").write_bytes(b"PK\x03\x04" + b"x" * 100)

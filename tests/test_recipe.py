@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from snowcoder_jax import strict
 from snowcoder_jax.errors import InputError
-from snowcoder_jax.recipe import FolderSource, Recipe, fingerprint, load_recipe, parse_recipe
+from snowcoder_jax.recipe import Recipe, fingerprint, load_recipe, parse_recipe
+from snowcoder_jax.recipe_corpus import FolderSource
 from snowcoder_jax.text.licenses import is_permissive
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -86,6 +87,8 @@ FAULTS = [
     ("tokenizer.vocab_size=299", "tokenizer.vocab_size", "300 or more"),
     ("corpus.heldout_share=1.0", "corpus.heldout_share", "between 0 and 1"),
     ("selections.best.tokens=null", "selections.best.tokens", "needs a budget"),
+    ("selections.best.fim_share=1.1", "selections.best.fim_share", "between 0 and 1"),
+    ("selections.best.fim_share=-0.1", "selections.best.fim_share", "between 0 and 1"),
     ("synthesis.seeds=bet", "synthesis.seeds", "`best`"),
     ("synthesis.teacher.phase=contnued", "synthesis.teacher.phase", "`continued`"),
     ("synthesis.max_new_tokens=161", "synthesis.max_new_tokens", "exceeds"),
@@ -124,6 +127,7 @@ def test_each_fault_names_its_field_and_mend(override: str, field: str, mend: st
         "phases.general.tokens=2048",
         "tokenizer.vocab_size=300",
         "synthesis.max_new_tokens=160",
+        "selections.best.fim_share=1.0",
     ],
 )
 def test_the_last_good_value_before_a_fault_is_taken(override: str) -> None:
@@ -160,7 +164,7 @@ def test_a_control_arm_mirrors_its_phase_but_for_the_data() -> None:
 
 def test_the_fingerprint_sees_every_field() -> None:
     recipe = load_recipe(LOCAL)
-    other = load_recipe(LOCAL, ("corpus.rules.max_lines=99999",))
+    other = load_recipe(LOCAL, ("corpus.rules.thresholds.all.max_lines=99999",))
     assert fingerprint(recipe) != fingerprint(other)
     assert fingerprint(recipe) == fingerprint(load_recipe(LOCAL))
 

@@ -105,9 +105,9 @@ def test_a_changed_field_makes_its_own_step_and_what_follows_stale() -> None:
     enhanced = changed("phases.enhanced.schedule.peak=1e-3")
     assert {"train enhanced", "evaluate enhanced", "report"} <= enhanced
     assert not enhanced & {"ingest", "tokens", "quality", "train continued", "synthesize"}
-    rules = changed("corpus.rules.max_lines=5")
-    assert {"rules", "policy", "tokenizer", "train general"} <= rules
-    assert not rules & {"ingest", "duplicates", "secrets"}
+    rules = changed("corpus.rules.thresholds.all.max_lines=5")
+    assert {"rules", "duplicates", "policy", "tokenizer", "train general"} <= rules
+    assert not rules & {"ingest", "contamination", "secrets"}
 
 
 def test_what_changes_no_result_makes_nothing_stale() -> None:

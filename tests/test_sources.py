@@ -1,48 +1,54 @@
-"""Walking sources: what becomes a reference, what becomes a ledger row, and never an exception."""
+"""Folders and installed packages: what becomes a document, what a row of the ledger."""
 
 from __future__ import annotations
 
 import io
+import json
 import os
-import tarfile
-import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+import fsspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snowcoder_jax import archives, sources, storage
-from snowcoder_jax.recipe import FolderSource, InstalledSource, ParquetSource, Source
-from snowcoder_jax.source_files import (
-    FileReference,
-    LedgerRow,
-    Listing,
-    SourceDocument,
-    read_references,
+from snowcoder_jax import sources, storage
+from snowcoder_jax.errors import MachineError
+from snowcoder_jax.recipe_corpus import (
+    FolderSource,
+    InstalledSource,
+    JsonlSource,
+    ParquetSource,
+    Source,
 )
+from snowcoder_jax.sources import Limits, installed
+from snowcoder_jax.sources.check import check_opt_out, check_source
+from snowcoder_jax.sources.documents import Item, LedgerRow, SourceDocument
 
 LIMIT = 10_000
+LIMITS = Limits(LIMIT)
 
 
-def walk(source: Source, seed: int = 0, limit: int = LIMIT) -> Listing:
-    return sources.list_source(source, seed=seed, max_file_bytes=limit)
+def read_all(source: Source, limits: Limits = LIMITS) -> list[Item]:
+    parts = [part for piece in sources.parts(source, seed=0) for part in piece]
+    return [item for part in parts for item in sources.read(source, part, limits)]
 
 
 def read(
-    source: Source,
+    source: Source, limits: Limits = LIMITS
 ) -> tuple[dict[tuple[str, str], SourceDocument], dict[tuple[str, str], str]]:
     """Documents, and reasons of ledger rows, by (repository, path)."""
-    listing = walk(source)
-    found = list(read_references(listing.references, LIMIT))
+    found = read_all(source, limits)
     documents = [x for x in found if isinstance(x, SourceDocument)]
-    ledger = [*listing.ledger, *(x for x in found if isinstance(x, LedgerRow))]
-    return (
-        {(d.reference.repo, d.reference.path): d for d in documents},
-        {(r.repo, r.path): r.reason for r in ledger},
-    )
+    rows = [x for x in found if isinstance(x, LedgerRow)]
+    by_path = {(d.repo, d.path): d for d in documents}
+    assert len(by_path) == len(documents)
+    return by_path, {(r.repo, r.path): r.reason for r in rows}
+
+
+def licenses(source: Source) -> dict[str, str]:
+    return {path: d.license for (_, path), d in read(source)[0].items()}
 
 
 def write(root: Path, files: dict[str, bytes | str]) -> None:
@@ -50,6 +56,10 @@ def write(root: Path, files: dict[str, bytes | str]) -> None:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+MIT = "Permission is hereby granted, free of charge ... The above copyright notice and this"
+GPL = "GNU GENERAL PUBLIC LICENSE\nVersion 3"
 
 
 def test_folder_of_repositories(tmp_path: Path) -> None:
@@ -63,28 +73,50 @@ def test_folder_of_repositories(tmp_path: Path) -> None:
             "one/.git/hooks/x.py": "x = 1\n",
             "one/.cache/x.py": "x = 1\n",
             "one/node_modules/m/x.js": "x = 1\n",
+            "one/__pycache__/x.py": "x = 1\n",
             "two/a.h": "namespace a {}\n",
             "two/b.h": "int b;\n",
             "loose.go": "package loose\n",
             "picture.png": b"\x89PNG\0",
+            ".hidden/x/a.py": "x = 1\n",
         },
     )
     documents, ledger = read(FolderSource("s", str(tmp_path), license="ISC"))
     loose = tmp_path.name
-    assert {k: (d.language, d.reference.license) for k, d in documents.items()} == {
+    assert {k: (d.language, d.license) for k, d in documents.items()} == {
         ("one", "src/a.py"): ("Python", "Apache-2.0"),
         ("one", "tool"): ("Python", "Apache-2.0"),
         ("two", "a.h"): ("C++", "ISC"),
         ("two", "b.h"): ("C", "ISC"),
         (loose, "loose.go"): ("Go", "ISC"),
     }
-    assert ledger == {}
+    assert ledger == {
+        ("one", ".cache/"): "hidden",
+        ("one", "node_modules/"): "vendored",
+        (loose, ".hidden/"): "hidden",
+    }
 
 
 def test_folder_as_one_repository(tmp_path: Path) -> None:
     write(tmp_path / "name", {"a.py": "x = 1\n", "sub/b.py": "y = 1\n"})
     source = FolderSource("s", str(tmp_path / "name") + "/", layout="repository")
     assert set(read(source)[0]) == {("name", "a.py"), ("name", "sub/b.py")}
+
+
+def test_glob_of_folders(tmp_path: Path) -> None:
+    write(tmp_path, {f"{n}/repo{n}/a.py": "x = 1\n" for n in "abc"})
+    found = read(FolderSource("s", f"{tmp_path}/[ab]"))[0]
+    assert set(found) == {("repoa", "a.py"), ("repob", "a.py")}
+    one = FolderSource("s", f"{tmp_path}/*/repo*", layout="repository")
+    assert {repo for repo, _ in read(one)[0]} == {"repoa", "repob", "repoc"}
+
+
+def test_many_repositories_share_a_piece(tmp_path: Path) -> None:
+    for i in range(1_100):
+        (tmp_path / f"r{i}").mkdir()
+    pieces = sources.parts(FolderSource("s", str(tmp_path)), seed=0)
+    assert max(map(len, pieces)) == 3
+    assert len([part for piece in pieces for part in piece]) == 1_101
 
 
 def test_what_cannot_be_a_document_is_a_ledger_row(tmp_path: Path) -> None:
@@ -96,78 +128,320 @@ def test_what_cannot_be_a_document_is_a_ledger_row(tmp_path: Path) -> None:
             "latin.py": b"x = '\xe9'",
             "at_limit.py": b"#" * LIMIT,
             "too_large.py": b"#" * (LIMIT + 1),
-            "gone.py": b"x",
             "big_other": b"#!/bin/sh\n" + b"#" * LIMIT,
         },
     )
     huge = tmp_path / "r" / "huge.py"
     with open(huge, "wb") as f:
-        f.truncate(200 * 1024 * 1024)
+        f.truncate(1 << 40)  # more than could be read
     os.mkfifo(tmp_path / "r" / "pipe.py")
     (tmp_path / "r" / "loop").symlink_to(tmp_path / "r")
     (tmp_path / "r" / "link.py").symlink_to(tmp_path / "r" / "good.py")
-    source = FolderSource("s", str(tmp_path))
-    listing = walk(source)
-    assert str(huge) not in {r.location for r in listing.references}  # known by stat, never read
-    (tmp_path / "r" / "gone.py").unlink()
-    found = list(read_references(listing.references, LIMIT))
-    documents = {x.reference.path: x.content for x in found if isinstance(x, SourceDocument)}
-    assert documents == {"good.py": "x = 'é'\r\n", "at_limit.py": "#" * LIMIT}
-    rows = [*listing.ledger, *(x for x in found if isinstance(x, LedgerRow))]
-    assert {r.path: r.reason for r in rows} == {
+    (tmp_path / "r" / "secret.py").symlink_to("/etc/passwd")
+    (tmp_path / "r" / "logo.png").symlink_to("good.py")
+    found = read_all(FolderSource("s", str(tmp_path)))
+    documents = {x.path: x.content for x in found if isinstance(x, SourceDocument)}
+    assert documents == {"good.py": "x = 'é'\r\n".encode(), "at_limit.py": b"#" * LIMIT}
+    rows = {x.path: (x.reason, x.size_bytes) for x in found if isinstance(x, LedgerRow)}
+    assert {path: reason for path, (reason, _) in rows.items()} == {
         "binary.py": "binary",
         "latin.py": "undecodable",
         "too_large.py": "too_large",
         "huge.py": "too_large",
-        "gone.py": "unreadable",
         "pipe.py": "not_a_file",
         "loop": "symlink",
         "link.py": "symlink",
+        "secret.py": "symlink",
     }
-    assert next(r for r in rows if r.path == "huge.py").size_bytes == 200 * 1024 * 1024
-    assert listing.num_other == 1
+    assert rows["huge.py"] == ("too_large", 1 << 40)
+    assert found.count(None) == 2
 
 
-def test_file_that_grew_since_it_was_listed(tmp_path: Path) -> None:
-    write(tmp_path / "r", {"a.py": "x"})
-    listing = walk(FolderSource("s", str(tmp_path)))
-    write(tmp_path / "r", {"a.py": "x" * (LIMIT + 1)})
-    (row,) = read_references(listing.references, LIMIT)
+@pytest.mark.parametrize("change", ["gone", "grown"])
+def test_file_that_changes_while_its_folder_is_read(tmp_path: Path, change: str) -> None:
+    write(tmp_path / "r", {"a.py": "x", "b.py": "x"})
+    source = FolderSource("s", str(tmp_path / "r"), layout="repository")
+    ((part,),) = sources.parts(source, seed=0)
+    items = sources.read(source, part, LIMITS)
+    assert isinstance(next(items), SourceDocument)
+    if change == "gone":
+        (tmp_path / "r" / "b.py").unlink()
+    else:
+        write(tmp_path / "r", {"b.py": "x" * (LIMIT + 1)})
+    (row,) = items
     assert isinstance(row, LedgerRow)
-    assert row.reason == "too_large"
+    assert row.reason == {"gone": "unreadable", "grown": "too_large"}[change]
 
 
 def test_name_that_is_not_utf8(tmp_path: Path) -> None:
     folder = os.fsencode(tmp_path / "r")
-    os.mkdir(folder)
-    with open(folder + b"/\xff.py", "wb") as f:
+    os.makedirs(folder + b"/\xfe")
+    with open(folder + b"/\xfe/\xff.py", "wb") as f:
         f.write(b"x = 1\n")
     documents, _ = read(FolderSource("s", str(tmp_path)))
-    assert set(documents) == {("r", "\\xff.py")}
+    assert set(documents) == {("r", "\\xfe/\\xff.py")}
 
 
-def test_listing_has_one_order_and_one_fingerprint(tmp_path: Path) -> None:
+def test_gitignore_files_are_obeyed_as_git_does(tmp_path: Path) -> None:
+    write(
+        tmp_path / "r",
+        {
+            ".gitignore": "*.gen.py\n/out/\nbuild\n!keep.gen.py\n[bad\n\\\n#comment\n",
+            ".git/info/exclude": "private.py\nkept.py\n",
+            "a.py": "x",
+            "a.gen.py": "x",
+            "keep.gen.py": "x",
+            "out/a.py": "x",
+            "sub/out/a.py": "x",
+            "sub/build/a.py": "x",
+            "sub/.gitignore": "!b.gen.py\n/c.py\n*.txt\n",
+            "sub/b.gen.py": "x",
+            "sub/c.py": "x",
+            "sub/deep/c.py": "x",
+            "private.py": "x",
+            "kept.py": "x",
+            "ignored/.gitignore": "*\n!.gitignore\n",
+            "ignored/x.py": "x",
+        },
+    )
+    documents, ledger = read(FolderSource("s", str(tmp_path)))
+    assert {path for _, path in documents} == {
+        "a.py", "keep.gen.py", "sub/out/a.py", "sub/b.gen.py", "sub/deep/c.py",
+    }  # fmt: skip
+    assert {path: reason for (_, path), reason in ledger.items()} == dict.fromkeys(
+        ["a.gen.py", "out/", "sub/build/", "sub/c.py", "private.py", "kept.py", "ignored/x.py"],
+        "ignored",
+    )
+
+
+def test_hostile_gitignore_takes_no_time(tmp_path: Path) -> None:
+    names = {"a" * 120 + f"{i}.py": "x" for i in range(5)}
+    write(tmp_path / "r", {".gitignore": "*a" * 50 + "b\n" + "**/a/" * 30 + "b\n", **names})
+    assert len(read(FolderSource("s", str(tmp_path)))[0]) == 5
+
+
+CONTROL = (".gitignore", "LICENSE", "package.json", "Cargo.toml", "pyproject.toml", "setup.cfg",
+           "composer.json", "x.gemspec")  # fmt: skip
+CODE = ("a.ipynb", "a.h", "a.inc", "a.sql", "sub/tool", "sub/a.py")
+
+
+@given(st.one_of(st.binary(max_size=300), st.text(max_size=100).map(str.encode)))
+def test_any_bytes_as_a_file(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    root = tmp_path_factory.mktemp("any")
+    write(root / "r", {**dict.fromkeys((*CONTROL, *CODE), data), "sub/run": b"#!" + data})
+    found = [x for x in read_all(FolderSource("s", str(root))) if x is not None]
+    reasons = {x.reason for x in found if isinstance(x, LedgerRow)}
+    assert reasons <= {"binary", "undecodable", "ignored"}
+    for x in found:
+        if isinstance(x, SourceDocument):
+            x.content.decode()
+            json.dumps([x.license, x.path]).encode()
+
+
+def test_vendored_and_generated_paths(tmp_path: Path) -> None:
+    vendored = ["dist/", "vendor/", "lib/jquery.min.js", "x.d.ts", "gradlew", "fabfile.py"]
+    generated = ["Form.Designer.cs", "Pods/", "a/__generated__/", "k.zep.c"]
+    files = {p + ("x.py" if p.endswith("/") else ""): "x" for p in (*vendored, *generated)}
+    write(tmp_path / "r", {**files, "src/distance.py": "x", "src/Form.cs": "x"})
+    documents, ledger = read(FolderSource("s", str(tmp_path)))
+    assert {path for _, path in documents} == {"src/distance.py", "src/Form.cs"}
+    assert ledger == {
+        **{("r", p): "vendored" for p in vendored},
+        **{("r", p): "generated" for p in generated},
+    }
+
+
+def test_the_nearest_licence_file_counts(tmp_path: Path) -> None:
+    write(
+        tmp_path / "r",
+        {
+            "LICENSE": MIT,
+            "a.py": "x",
+            "sub/a.py": "x",
+            "third/COPYING": GPL,
+            "third/deep/a.py": "x",
+            "odd/LICENSE.txt": "All rights reserved.",
+            "odd/a.py": "x",
+            "dual/LICENSE-MIT": MIT,
+            "dual/LICENSE-APACHE": "Apache License, Version 2.0",
+            "dual/a.py": "x",
+            "reuse/LICENSES/GPL-3.0-only.txt": GPL,
+            "reuse/a.py": "x",
+            "code/license_checker.py": GPL,
+            "code/license.json": GPL,
+            "code/LICENSE_THIRD_PARTY": GPL,
+            "code/a.py": "x",
+            "header/a.py": "# SPDX-License-Identifier: BSD-2-Clause\nx = 1\n",
+        },
+    )
+    (tmp_path / "r/linked").mkdir()
+    (tmp_path / "r/linked/LICENSE").symlink_to("../third/COPYING")
+    (tmp_path / "r/linked/a.py").write_text("x")
+    source = FolderSource("s", str(tmp_path), license="ISC")
+    assert licenses(source) == {
+        "a.py": "MIT",
+        "sub/a.py": "MIT",
+        "third/deep/a.py": "GPL-3.0-only",
+        "odd/a.py": "ISC",
+        "dual/a.py": "Apache-2.0 AND MIT",
+        "reuse/a.py": "GPL-3.0-only",
+        "code/license_checker.py": "MIT",
+        "code/a.py": "MIT",
+        "header/a.py": "BSD-2-Clause",
+        "linked/a.py": "MIT",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("package.json", '{"license": "MIT"}', "MIT"),
+        ("package.json", '{"license": {"type": "ISC"}}', "ISC"),
+        ("package.json", '{"license": "SEE LICENSE IN x"}', "stated"),
+        ("package.json", '{"license": "UNLICENSED"}', "UNLICENSED"),
+        ("package.json", '{"license": 5', "stated"),
+        ("package.json", "[" * 100_000, "stated"),
+        ("Cargo.toml", '[package]\nlicense = "MIT/Apache-2.0"\n', "MIT OR Apache-2.0"),
+        ("Cargo.toml", "[package\n", "stated"),
+        ("pyproject.toml", '[project]\nlicense = "GPL-3.0-or-later"\n', "GPL-3.0-or-later"),
+        ("pyproject.toml", '[project]\nlicense = {text = "BSD 3-Clause"}\n', "BSD-3-Clause"),
+        ("pyproject.toml", '[tool.poetry]\nlicense = "MIT"\n', "MIT"),
+        ("setup.cfg", "[metadata]\nlicense = MIT License\n", "MIT"),
+        ("composer.json", '{"license": ["MIT", "GPL-3.0-only"]}', "MIT OR GPL-3.0-only"),
+        ("x.gemspec", "Gem::Specification.new { |s| s.license = 'MIT' }", "MIT"),
+    ],
+)
+def test_package_metadata_counts_where_there_is_no_licence_file(
+    tmp_path: Path, name: str, text: str, expected: str
+) -> None:
+    write(tmp_path / "r", {name: text, "sub/a.py": "x", f"sub/{name}": '{"license": "0BSD"}'})
+    source = FolderSource("s", str(tmp_path), license="stated")
+    assert licenses(source)["sub/a.py"] == expected
+    write(tmp_path / "r", {"LICENSE": "Apache License, Version 2.0"})
+    assert licenses(source)["sub/a.py"] == "Apache-2.0"
+
+
+def test_licence_above_the_repositories(tmp_path: Path) -> None:
+    write(tmp_path, {"LICENSE": MIT, "r/a.py": "x", "q/a.py": "x", "q/COPYING": GPL})
+    found = read(FolderSource("s", str(tmp_path), license="stated"))[0]
+    assert {repo: d.license for (repo, _), d in found.items()} == {"r": "MIT", "q": "GPL-3.0-only"}
+
+
+def test_opted_out_repositories_are_not_entered(tmp_path: Path) -> None:
+    write(tmp_path, {"code/One/a.py": "x", "code/two/a.py": "x"})
+    (tmp_path / "list.txt").write_text("\ufeff# owners who said no\n one # by mail\n\n#two\n")
+    opted_out = sources.load_opt_out(str(tmp_path / "list.txt"))
+    assert opted_out == {"one"}
+    found, ledger = read(FolderSource("s", str(tmp_path / "code")), Limits(LIMIT, opted_out))
+    assert set(found) == {("two", "a.py")}
+    assert ledger == {("One", ""): "opted_out"}
+    assert sources.load_opt_out(None) == frozenset()
+    assert check_opt_out(str(tmp_path / "list.txt")) == []
+    (fault,) = check_opt_out(str(tmp_path / "gone.txt"))
+    assert fault.field == "corpus.opt_out"
+
+
+def test_the_fingerprint_changes_with_what_would_be_read(tmp_path: Path) -> None:
     write(tmp_path / "r", {f"{n}.py": "x" for n in "cab"})
     source = FolderSource("s", str(tmp_path))
-    first = walk(source)
-    assert [r.path for r in first.references] == ["a.py", "b.py", "c.py"]
-    assert sources.fingerprint([first]) == sources.fingerprint([walk(source)])
+    seen = [sources.fingerprint(source, LIMITS, seed=0)]
+
+    def is_new() -> bool:
+        seen.append(sources.fingerprint(source, LIMITS, seed=0))
+        return seen[-1] not in seen[:-1]
+
+    assert not is_new()
+    write(tmp_path / "r", {"picture.png": "x", ".git/config": "x"})
+    assert not is_new()
     write(tmp_path / "r", {"b.py": "xy"})
-    assert sources.fingerprint([first]) != sources.fingerprint([walk(source)])
+    assert is_new()
+    write(tmp_path / "r", {"LICENSE": MIT})
+    assert is_new()
+    write(tmp_path / "r", {".gitignore": "c.py"})
+    assert is_new()
+    write(tmp_path, {"a.zip": b"PK"})
+    assert is_new()
+    os.utime(tmp_path / "a.zip", ns=(1, 1))
+    assert is_new()
+
+
+@pytest.fixture
+def remote() -> Iterator[str]:
+    fs = fsspec.filesystem("memory")
+    yield "memory://sources_test"
+    fs.rm("/sources_test", recursive=True)
+
+
+def upload(url: str, files: dict[str, bytes | str]) -> None:
+    for name, content in files.items():
+        data = content.encode() if isinstance(content, str) else content
+        storage.write_bytes(f"{url}/{name}", data)
+
+
+def test_a_url_gives_what_the_folder_gives(tmp_path: Path, remote: str) -> None:
+    files: dict[str, bytes | str] = {
+        "one/LICENSE": MIT,
+        "one/.gitignore": "out/\n",
+        "one/src/a.py": "x = 1\n",
+        "one/src/big.py": b"#" * (LIMIT + 1),
+        "one/out/b.py": "x",
+        "one/vendor/c.py": "x",
+        "one/.hidden/c.py": "x",
+        "one/sub/LICENSES/GPL-3.0-only.txt": GPL,
+        "one/sub/d.py": "x",
+        "two/tool": "#!/bin/sh\n",
+        "loose.go": "package a\n",
+    }
+    local = tmp_path / "sources_test"
+    write(local, files)
+    upload(remote, files)
+    expected = read(FolderSource("s", str(local)))
+    assert len(expected[0]) == 4
+    assert read(FolderSource("s", remote)) == expected
+    one = FolderSource("s", f"{remote}/o*", layout="repository")
+    assert {repo for repo, _ in read(one)[0]} == {"one"}
+    assert check_source(one) == check_source(FolderSource("s", remote)) == []
+
+    before = sources.fingerprint(one, LIMITS, seed=0)
+    assert sources.fingerprint(one, LIMITS, seed=0) == before
+    upload(remote, {"one/src/a.py": "x = 2\n"})
+    assert sources.fingerprint(one, LIMITS, seed=0) != before
+
+
+class _FailingFile(io.BytesIO):
+    def read(self, size: int | None = -1) -> bytes:
+        if self.tell() > 20:
+            raise OSError("connection reset")
+        return super().read(10)
+
+
+def test_storage_that_fails_ends_the_run_and_drops_nothing(
+    remote: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = json.dumps({"content": "x = 1", "path": "a.py"}) + "\n"
+    upload(remote, {"code/r/a.py": "x" * 99, "code/b.tar": "x" * 2_000, "lines/a.jsonl": line * 9})
+    for source in (FolderSource("s", f"{remote}/code"), JsonlSource("s", f"{remote}/lines")):
+        assert read_all(source)
+        with monkeypatch.context() as patch:
+            patch.setattr(storage, "open_read", lambda path: _FailingFile(b"x" * 2_000))
+            with pytest.raises(MachineError, match=r"connection reset.*[Ss]tart"):
+                read_all(source)
 
 
 @pytest.mark.parametrize(
     ("make", "problem"),
     [
         (lambda p: FolderSource("s", str(p / "gone")), "does not exist"),
+        (lambda p: FolderSource("s", str(p / "gone*")), "does not exist"),
         (lambda p: FolderSource("s", str(p / "empty")), "is empty"),
         (lambda p: FolderSource("s", str(p / "file.txt")), "is a file"),
-        (lambda p: FolderSource("s", "gs://bucket/code"), "not a local folder"),
+        (lambda p: FolderSource("s", "memory://no_such_bucket/code"), "does not exist"),
         (lambda p: ParquetSource("s", str(p / "empty")), "no Parquet file"),
         (lambda p: ParquetSource("s", str(p / "gone.parquet")), "no Parquet file"),
+        (lambda p: JsonlSource("s", str(p / "*.jsonl")), "no JSON lines file"),
         (
             lambda p: ParquetSource("s", str(p / "gone.parquet"), columns={"contents": "x"}),
-            "column",
+            "Did you mean `content`",
         ),
         (lambda p: InstalledSource("s", sample_share=0.0), "not above 0"),
         (lambda p: InstalledSource("s", exclude=("nmupy",)), "nmupy"),
@@ -176,7 +450,7 @@ def test_listing_has_one_order_and_one_fingerprint(tmp_path: Path) -> None:
 def test_check_names_field_and_mend(tmp_path: Path, make: object, problem: str) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "file.txt").write_text("x")
-    fault = sources.check_source(make(tmp_path))[0]  # type: ignore[operator]
+    fault = check_source(make(tmp_path))[0]  # type: ignore[operator]
     assert fault.field.startswith("sources.s.")
     assert problem in str(fault)
     assert fault.mend
@@ -184,155 +458,31 @@ def test_check_names_field_and_mend(tmp_path: Path, make: object, problem: str) 
 
 def test_check_passes_what_is_there(tmp_path: Path) -> None:
     write(tmp_path, {"a.py": "x"})
-    assert sources.check_source(FolderSource("s", str(tmp_path))) == []
-    assert sources.check_source(InstalledSource("s", exclude=("NumPy", "cpython"))) == []
+    assert check_source(FolderSource("s", str(tmp_path))) == []
+    assert check_source(InstalledSource("s", exclude=("NumPy", "cpython"))) == []
 
 
 def test_installed_distributions() -> None:
-    listing = walk(InstalledSource("i"), limit=1_000_000)
-    by_repo: dict[str, list[FileReference]] = {}
-    for reference in listing.references:
-        by_repo.setdefault(reference.repo, []).append(reference)
-    assert sources.OWN_DISTRIBUTION not in by_repo
-    assert {"cpython", "numpy", "pyarrow", "typing-extensions"} <= set(by_repo)
-    assert {r.license for r in by_repo["cpython"]} == {"PSF-2.0"}
-    paths = {r.path for r in by_repo["cpython"]}
+    source = InstalledSource("i", exclude=("torch",))
+    names = sources.repositories(source, 0)
+    assert installed.OWN_DISTRIBUTION not in names
+    assert {"cpython", "numpy", "pyarrow", "typing-extensions"} <= set(names)
+    found: dict[str, dict[str, str]] = {}
+    for (part,) in sources.parts(source, seed=0):
+        if part.repo in ("cpython", "typing-extensions"):
+            for item in sources.read(source, part, Limits(1_000_000)):
+                if isinstance(item, SourceDocument):
+                    found.setdefault(item.repo, {})[item.path] = item.license
+    paths = set(found["cpython"])
     assert {"Lib/bisect.py", "Lib/json/tool.py", "Include/Python.h"} <= paths
+    assert found["cpython"]["Lib/bisect.py"] == "PSF-2.0"
     assert not any("site-packages" in p or "__pycache__" in p for p in paths)
-    (typing_extensions,) = (r for r in by_repo["typing-extensions"] if r.path.endswith(".py"))
-    assert typing_extensions.path == "typing_extensions.py"
-    assert typing_extensions.license == "PSF-2.0"
-    assert not any(r.path.startswith(("/", "..")) for r in listing.references)
+    assert found["typing-extensions"] == {"typing_extensions.py": "PSF-2.0"}
 
 
 def test_installed_sample_and_exclude() -> None:
-    everything = {r.repo for r in walk(InstalledSource("i")).references}
-    half = {r.repo for r in walk(InstalledSource("i", sample_share=0.5), seed=3).references}
+    everything = set(sources.repositories(InstalledSource("i"), 3))
+    half = set(sources.repositories(InstalledSource("i", sample_share=0.5), 3))
     assert half == {r for r in everything if storage.seeded_share(3, "sample", r) < 0.5}
-    few = {r.repo for r in walk(InstalledSource("i", exclude=("NumPy", "cpython"))).references}
+    few = set(sources.repositories(InstalledSource("i", exclude=("NumPy", "cpython")), 3))
     assert few == everything - {"numpy", "cpython"}
-
-
-def make_tar(path: Path, files: dict[str, bytes], mode: str = "w:gz") -> None:
-    with tarfile.open(path, mode) as archive:
-        for name, data in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-
-
-def make_zip(path: Path, files: dict[str, bytes]) -> None:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in files.items():
-            archive.writestr(name, data)
-
-
-MEMBERS = {
-    "top/LICENSE": b"Apache License, Version 2.0",
-    "top/a.py": b"x = 1\n",
-    "top/b.c": b"int b;\n",
-    "top/.git/x.py": b"x",
-    "../escape.py": b"x",
-    "/absolute.py": b"x",
-    "top/../../up.py": b"x",
-    "top/large.py": b"#" * (LIMIT + 1),
-    "top/binary.py": b"\0",
-}
-
-
-@pytest.mark.parametrize("name", ["r.zip", "r.tar", "r.tar.gz", "r.tgz", "r.tar.bz2", "r.tar.xz"])
-def test_archives_are_repositories(tmp_path: Path, name: str) -> None:
-    if name.endswith(".zip"):
-        make_zip(tmp_path / name, MEMBERS)
-    else:
-        mode = {"gz": "w:gz", "tgz": "w:gz", "bz2": "w:bz2", "xz": "w:xz", "tar": "w"}
-        make_tar(tmp_path / name, MEMBERS, mode[name.rsplit(".", 1)[-1]])
-    before = sorted(tmp_path.rglob("*"))
-    for source in (FolderSource("s", str(tmp_path)), FolderSource("s", str(tmp_path / name))):
-        assert sources.check_source(source) == []
-        documents, ledger = read(source)
-        assert {k: d.content for k, d in documents.items()} == {
-            ("r", "top/a.py"): "x = 1\n",
-            ("r", "top/b.c"): "int b;\n",
-        }
-        assert {d.reference.license for d in documents.values()} == {"Apache-2.0"}
-        assert {path: reason for (_, path), reason in ledger.items()} == {
-            "../escape.py": "unsafe_path",
-            "/absolute.py": "unsafe_path",
-            "top/../../up.py": "unsafe_path",
-            "top/large.py": "too_large",
-            "top/binary.py": "binary",
-        }
-    assert sorted(tmp_path.rglob("*")) == before
-
-
-@pytest.mark.parametrize("name", ["r.zip", "r.tar", "r.tar.gz", "r.tar.bz2", "r.tar.xz"])
-@given(data=st.binary(max_size=300), cut=st.floats(0, 1))
-def test_broken_archives_are_ledger_rows(
-    tmp_path_factory: pytest.TempPathFactory, name: str, data: bytes, cut: float
-) -> None:
-    folder = tmp_path_factory.mktemp("broken")
-    whole = folder / name
-    if name == "r.zip":
-        make_zip(whole, {"a.py": b"x = 1\n" * 500})
-    else:
-        mode = {"gz": "w:gz", "bz2": "w:bz2", "xz": "w:xz", "tar": "w"}[name.rsplit(".", 1)[-1]]
-        make_tar(whole, {"a.py": b"x = 1\n" * 500}, mode)
-    good = whole.read_bytes()
-    at = int(cut * len(good))
-    for broken in (data, good[:at], good[:at] + data + good[at + len(data) :]):
-        whole.write_bytes(broken)
-        documents, ledger = read(FolderSource("s", str(folder)))
-        assert set(ledger.values()) <= {
-            "broken_archive", "archive_too_large", "unreadable", "unsafe_path", "too_large",
-            "binary", "undecodable",
-        }  # fmt: skip
-        assert all(len(d.content) <= LIMIT for d in documents.values())
-
-
-def test_bombs_are_refused_whole(tmp_path: Path) -> None:
-    make_zip(tmp_path / "bomb.zip", {f"{i}.py": b" " * 1_000_000 for i in range(20)})
-    make_tar(tmp_path / "bomb.tar.gz", {f"{i}.py": b" " * 1_000_000 for i in range(20)})
-    for name in ("bomb.zip", "bomb.tar.gz"):
-        with pytest.raises(archives.ArchiveError, match="archive_too_large"):
-            archives.list_members(str(tmp_path / name), max_total_bytes=10_000_000)
-
-
-def test_archive_that_lies_about_sizes_is_read_to_the_limit(tmp_path: Path) -> None:
-    path = tmp_path / "r.zip"
-    make_zip(path, {"a.py": b"#" * 5_000_000})
-    data = path.read_bytes().replace((5_000_000).to_bytes(4, "little"), (9).to_bytes(4, "little"))
-    path.write_bytes(data)
-    documents, ledger = read(FolderSource("s", str(tmp_path)))
-    assert all(len(d.content) <= LIMIT for d in documents.values())
-    assert len(documents) + len(ledger) == 1
-
-
-def test_parquet_columns(tmp_path: Path) -> None:
-    table = pa.table(
-        {
-            "text": ["x = 1\n", "int a;\n", None, "y" * (LIMIT + 1), "z = 1\n"],
-            "max_stars_repo_path": ["a.py", "b.c", "c.py", "d.py", "e.unknown"],
-            "repo": ["r", "r", "q", "q", "q"],
-            "licenses": [["MIT"], ["MIT", "ISC"], [], None, []],
-            "stars": [3.0, None, 1.0, 2.0, 1.0],
-        }
-    )
-    pq.write_table(table, tmp_path / "a.parquet")
-    (tmp_path / "b.parquet").write_bytes(b"PAR1 truncated")
-    columns = {"content": "text", "path": "max_stars_repo_path", "license": "licenses"}
-    source = ParquetSource("s", str(tmp_path), columns=columns)
-    documents, ledger = read(source)
-    assert {
-        k: (d.language, d.reference.license, d.reference.stars) for k, d in documents.items()
-    } == {
-        ("r", "a.py"): ("Python", "MIT", 3),
-        ("r", "b.c"): ("C", "MIT AND ISC", None),
-    }
-    assert ledger == {
-        ("q", "c.py"): "unreadable",
-        ("q", "d.py"): "too_large",
-        ("s", "b.parquet"): "broken_parquet",
-    }
-    wrong = ParquetSource("s", str(tmp_path / "a.parquet"))
-    assert read(wrong)[1] == {("s", "a.parquet"): "missing_column"}

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import errno
+import http.server
+import importlib
 import os
+import threading
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import fsspec
+import gcsfs
 import pytest
+import small_cloud
 
 from snowcoder_jax import storage
 from snowcoder_jax.errors import InputError, MachineError
@@ -55,19 +64,132 @@ def test_a_file_is_done_only_with_its_manifest_key_and_size(tmp_path: Path) -> N
     assert not storage.is_done(path, "k")
 
 
-def test_remote_paths_work_alike() -> None:
-    root = "memory://storage-test"
+@pytest.fixture(scope="module")
+def emulator() -> Iterator[str]:
+    with small_cloud.emulated_storage() as environment:
+        yield environment["STORAGE_EMULATOR_HOST"]
+
+
+@pytest.fixture
+def bucket(emulator: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A folder of a bucket, reached as a user's would be but for the emulator's address."""
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", emulator)
+    monkeypatch.setitem(fsspec.config.conf, "gs", {"token": "anon"})
+    # The extended class asks over gRPC what kind a bucket is; the emulator does not speak that.
+    registry = importlib.import_module("fsspec.registry")
+    monkeypatch.setitem(registry._registry, "gs", gcsfs.core.GCSFileSystem)
+    gcsfs.core.GCSFileSystem.clear_instance_cache()
+    return f"gs://bucket/{uuid.uuid4().hex}"
+
+
+@pytest.fixture(params=["local", "memory", "gs"])
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "gs":
+        return str(request.getfixturevalue("bucket"))
+    return str(tmp_path) if request.param == "local" else f"memory://{uuid.uuid4().hex}"
+
+
+def test_every_kind_of_path_works_alike(root: str) -> None:
     path = storage.join(root, "a/b.json")
+    assert not storage.exists(path)
+    assert storage.list_files(root) == []
+    assert storage.sizes_bytes(root) == {}
     storage.write_json(path, {"x": 1})
     storage.write_manifest(path, "k")
+    storage.write_bytes(storage.join(root, "empty"), b"")
     assert storage.read_json(path) == {"x": 1}
+    assert storage.exists(storage.join(root, "a"))
     assert storage.is_done(path, "k")
-    assert [p.rsplit("/", 1)[1] for p in storage.list_files(root)] == [
-        "b.json",
-        "b.json.manifest.json",
-    ]
+    assert storage.list_files(root, ".json") == [path, path + ".manifest.json"]
+    assert storage.sizes_bytes(root)["a/b.json"] == storage.size_bytes(path) == 12
+    assert storage.sizes_bytes(root)["empty"] == 0
+    with pytest.raises(FileNotFoundError):
+        storage.read_bytes(storage.join(root, "none"))
+    with pytest.raises(FileNotFoundError):
+        storage.size_bytes(storage.join(root, "none"))
+    storage.remove(path)
+    storage.remove(path)
+    assert not storage.is_done(path, "k")
     storage.remove(root)
-    assert not storage.exists(path)
+    assert storage.list_files(root) == []
+
+
+def test_files_and_folders_can_be_moved(root: str) -> None:
+    old, new = storage.join(root, "old"), storage.join(root, "deep/new")
+    for name in ("a", "b/c"):
+        storage.write_bytes(storage.join(old, name), name.encode())
+    storage.rename(storage.join(old, "a"), storage.join(root, "elsewhere/moved"))
+    assert storage.read_bytes(storage.join(root, "elsewhere/moved")) == b"a"
+    storage.rename(old, new)
+    assert storage.read_bytes(storage.join(new, "b/c")) == b"b/c"
+    assert not storage.exists(old)
+    assert set(storage.sizes_bytes(root)) == {"elsewhere/moved", "deep/new/b/c"}
+
+
+def test_many_manifests_at_once_are_those_of_single_files(root: str) -> None:
+    folder = storage.join(root, "stage")
+    names = ("whole", "other/whole", "cut", "lost", "unvouched", "never")
+    paths = [storage.join(folder, name) for name in names]
+    for path in paths[:-1]:
+        storage.write_bytes(path, b"12345")
+    for number, path in enumerate(paths[:4]):
+        storage.write_manifest(path, f"k{number}")
+    storage.write_bytes(paths[2], b"1234")
+    storage.remove(paths[3])
+    keys = [m and m["key"] for m in storage.read_manifests(folder, paths)]
+    assert keys == ["k0", "k1", None, None, None, None]
+    assert storage.read_manifests(folder, paths) == [storage.read_manifest(p) for p in paths]
+    nothing = storage.join(root, "nothing")
+    assert storage.read_manifests(nothing, [storage.join(nothing, "x")]) == [None]
+
+
+def test_what_another_machine_writes_is_seen_at_once(bucket: str, emulator: str) -> None:
+    other = small_cloud.Bucket({"STORAGE_EMULATOR_HOST": emulator})
+    folder = bucket.removeprefix("gs://bucket/")
+    storage.write_bytes(storage.join(bucket, "a"), b"1")
+    assert storage.sizes_bytes(bucket) == {"a": 1}
+    assert not storage.exists(storage.join(bucket, "b"))
+    other.write(f"{folder}/b", b"12")
+    other.write(f"{folder}/a", b"123")
+    assert storage.exists(storage.join(bucket, "b"))
+    assert storage.sizes_bytes(bucket) == {"a": 3, "b": 2}
+    assert storage.size_bytes(storage.join(bucket, "a")) == 3
+
+
+def test_threads_that_write_files_of_one_name_do_not_meet(root: str) -> None:
+    both_open = threading.Barrier(2, timeout=20)
+
+    def write(source: str) -> None:
+        with storage.atomic_path(storage.join(root, source, "part-0")) as temporary:
+            with open(temporary, "wb") as f:
+                f.write(source.encode())
+                f.flush()
+                both_open.wait()
+
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(write, ("first", "second")))
+    for source in ("first", "second"):
+        assert storage.read_bytes(storage.join(root, source, "part-0")) == source.encode()
+
+
+def test_a_bucket_that_cannot_be_written_says_so(
+    bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(InputError, match="Check that the bucket exists"):
+        storage.write_bytes("gs://no-such-bucket/x", b"")
+
+    class Refusing(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_error(403, "no storage.objects.create access")
+
+    with http.server.HTTPServer(("localhost", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://localhost:{server.server_port}"
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", address)
+        gcsfs.core.GCSFileSystem.clear_instance_cache()
+        with pytest.raises(InputError, match="your account may write to it"):
+            storage.write_bytes(storage.join(bucket, "x"), b"")
+        server.shutdown()
 
 
 def test_chance_depends_on_seed_purpose_and_identity_alone() -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import xxhash
 
-from snowcoder_jax import languages, recipe
+from snowcoder_jax import languages, recipe, storage
 from snowcoder_jax.errors import InputError
 from snowcoder_jax.model.encoder import Encoder
 from snowcoder_jax.text.reader import clean_text
@@ -115,9 +115,9 @@ def _clean(content: str, language: str) -> str:
 
 
 def _jsonl(path: str) -> Iterator[Example]:
-    if not os.path.isfile(path):
+    if not storage.exists(path):
         raise InputError(f"annotator.positives: there is no file {path}. Correct the path.")
-    with open(path, encoding="utf-8") as f:
+    with storage.open_read(path) as f:
         for number, line in enumerate(f, 1):
             if not line.strip():
                 continue
@@ -129,7 +129,12 @@ def _jsonl(path: str) -> Iterator[Example]:
             text = row.get("text", row.get("content")) if isinstance(row, dict) else None
             if not isinstance(text, str):
                 raise InputError(f"{where} has no string in `text` or `content`. Add one.")
-            yield Example(f"{path}:{number}", str(row.get("language", "")), path, text)
+            language = str(row.get("language", ""))
+            try:
+                text = _clean(text, language)
+            except ValueError as e:
+                raise InputError(f"{where} is no notebook ({e}). Mend or remove the line.") from e
+            yield Example(f"{path}:{number}", language, path, text)
 
 
 def content_hash(text: str) -> str:

@@ -44,7 +44,7 @@ def collect(b: Builder) -> Facts:
         "tokenizer": {**facts.get("tokenizer", {}), "seconds": _seconds(records, "tokenizer")},
         "annotator": corpus_facts.annotator(b, facts),
         "selections": {
-            s.name: corpus_facts.selection(b, s.name)
+            s.name: corpus_facts.selection(b.named[f"select {s.name}"])
             for s in recipe.selections
             if f"select {s.name}" in facts
         },

@@ -193,18 +193,15 @@ def _examples(b: Builder, ids: list[str], scores: dict[str, float]) -> list[Fact
     return [found[i] for i in ids]
 
 
-def selection(b: Builder, name: str) -> Facts:
-    """What a selection took of each language; a score threshold where files were ranked by it."""
-    folder = b.named[f"select {name}"]
+def selection(folder: str) -> Facts:
+    """What the selection in a folder took of each language; a score threshold where files were
+    ranked by it."""
     cutoffs = storage.read_json(storage.join(folder, "cutoffs.json"))
     tokens = sum(c["size"] for c in cutoffs)
-    by_score = b.recipe.selection(name).order == "quality"
     return {
         "documents": sum(c["num_documents"] for c in cutoffs),
         "tokens": tokens,
-        "thresholds": {c["language"]: -c["rank"] if by_score else None for c in cutoffs},
+        "thresholds": {c["language"]: c["threshold"] for c in cutoffs},
         "share": {c["language"]: c["size"] / max(1, tokens) for c in cutoffs},
-        "effective_percent": {
-            c["language"]: 100 * c["size"] / max(1, c["available_size"]) for c in cutoffs
-        },
+        "effective_percent": {c["language"]: c["percent_taken"] for c in cutoffs},
     }

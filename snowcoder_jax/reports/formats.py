@@ -106,8 +106,11 @@ def signed_text(value: object) -> str | None:
 
 
 def decimal_text(value: object) -> str | None:
+    """Four digits; whole numbers of more in full."""
     x = number(value)
-    return None if x is None else f"{x:.4g}"
+    if x is None:
+        return None
+    return f"{x:,.0f}" if abs(x) >= 1_000 else f"{x:.4g}"
 
 
 def _as_html(value: object, formatted: Callable[[object], str | None]) -> Html:

@@ -45,23 +45,13 @@ def render(report: dict[str, Any]) -> str:
       report: the contents of `report.json` (see `collect.py`); phases, stages and steps are shown
         in the order they stand there. A control arm's points in `curve` are drawn dashed.
     """
-    title = f"{report.get('name') or 'unnamed run'} · SnowCoder-JAX"
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        Html(f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", name="color-scheme", content="light dark"),
-        tag("title", title),
-        tag("style", Html(_style_sheet())),
-    )
     sections = [
         tag("section", tag("h2", name), *build(report), id=anchor)
         for anchor, name, build in _SECTIONS
     ]
     links = [tag("a", name, href=f"#{anchor}") for anchor, name, _ in _SECTIONS]
-    body = tag(
-        "body",
+    return shell(
+        f"{report.get('name') or 'unnamed run'} · SnowCoder-JAX",
         _opening(report),
         tag("nav", *links, aria_label="Sections"),
         tag("main", *sections),
@@ -71,7 +61,20 @@ def render(report: dict[str, Any]) -> str:
             "report.json beside it and appear when the pointer rests on a figure.",
         ),
     )
-    return "<!doctype html>\n" + tag("html", head, body, lang="en") + "\n"
+
+
+def shell(title: str, *content: object) -> str:
+    """A whole HTML document of the project's style, which runs no script and loads nothing."""
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        Html(f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", name="color-scheme", content="light dark"),
+        tag("title", title),
+        tag("style", Html(_style_sheet())),
+    )
+    return "<!doctype html>\n" + tag("html", head, tag("body", *content), lang="en") + "\n"
 
 
 def _style_sheet() -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from snowcoder_jax.recipe import CheckpointTeacher, InstalledSource, Recipe
+from snowcoder_jax.recipe import CheckpointTeacher, Recipe
+from snowcoder_jax.recipe_corpus import InstalledSource
 
 
 def stand_ins(recipe: Recipe) -> list[dict[str, str]]:

@@ -114,7 +114,12 @@ class Builder:
                 f"recipe {self.recipe.name}: has nothing to {'/'.join(words)}. "
                 "Use `snowcoder run`, or add what is missing to the recipe."
             )
+        return self.needed_by(wanted)
+
+    def needed_by(self, names: Collection[str]) -> list[Step]:
+        """The steps of these names, and all that they read, in order."""
         step_of = {folder: name for name, folder in self.named.items() if name in self._reads}
+        wanted = list(names)
         needed: set[str] = set()
         while wanted:
             name = wanted.pop()

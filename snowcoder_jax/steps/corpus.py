@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from snowcoder_jax import sources, storage
 from snowcoder_jax.progress import Progress
-from snowcoder_jax.recipe import Source
 from snowcoder_jax.run import Facts
 from snowcoder_jax.steps.builder import Builder, Work
 from snowcoder_jax.text.contamination import fingerprint
@@ -15,15 +15,46 @@ from snowcoder_jax.text.contamination import fingerprint
 if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
 
-_READER = ("snowcoder_jax/text/reader.py", "snowcoder_jax/text/secrets.py")
+READER_CODE = tuple(
+    f"snowcoder_jax/text/{name}.py"
+    for name in ("reader", "secrets", "secret_shapes", "secret_values", "personal_data")
+)
 _DOCUMENTS = ("beam_pipelines/documents.py",)
+CONTAMINATION_CODE = tuple(
+    f"snowcoder_jax/text/{name}.py" for name in ("benchmarks", "boilerplate", "functions")
+)
+_RULES_CODE = tuple(
+    f"snowcoder_jax/text/{name}.py"
+    for name in (
+        "rule_table",
+        "signals",
+        "encoded",
+        "generated",
+        "lexing",
+        "code_signals",
+        "word_signals",
+        "grammars",
+        "parsing",
+        "parse_worker",
+    )
+)
+_DUPLICATES_CODE = (
+    "beam_pipelines/duplicate_pairs.py",
+    "beam_pipelines/duplicate_clusters.py",
+    "beam_pipelines/int_rows.py",
+    "snowcoder_jax/text/components.py",
+    "snowcoder_jax/text/licenses.py",
+)
+# Of a cluster a document that passes these is kept before others.
+_JUDGES_BEFORE_DUPLICATES = ("rules", "contamination")
 _SHARD = storage.MANIFEST_SUFFIX
 
 
 def options(b: Builder) -> PipelineOptions:
-    from beam_pipelines.options import local_options
+    """How the recipe runs its corpus stages; no result, and no key, depends on it."""
+    from beam_pipelines.options import stage_options
 
-    return local_options(b.recipe.hardware.beam_workers)
+    return stage_options(b.recipe.hardware.beam_options, b.recipe.hardware.beam_workers)
 
 
 def add_steps(b: Builder) -> None:
@@ -32,13 +63,6 @@ def add_steps(b: Builder) -> None:
     _add_policy(b)
     _add_tokenizer(b)
     add_tokens(b, "tokens", b.named["ingest"], b.named["secrets"])
-
-
-def _source_fingerprint(b: Builder, source: Source) -> str:
-    listing = sources.list_source(
-        source, seed=b.recipe.seed, max_file_bytes=b.recipe.corpus.max_file_bytes
-    )
-    return sources.fingerprint([listing])
 
 
 def _num_shards(b: Builder) -> int:
@@ -60,19 +84,30 @@ def _add_ingest(b: Builder) -> None:
             options=options(b),
         )
 
-    fingerprints = [_source_fingerprint(b, source) for source in recipe.sources]
-    shape = (config.num_shards, config.max_file_bytes, recipe.seed, recipe.sources, fingerprints)
+    opted_out = sources.load_opt_out(config.opt_out)
+    limits = sources.Limits(config.max_file_bytes, opted_out)
+    fingerprints = [sources.fingerprint(s, limits, seed=recipe.seed) for s in recipe.sources]
+    shape = (
+        config.num_shards,
+        config.max_file_bytes,
+        sorted(opted_out),
+        recipe.seed,
+        recipe.sources,
+        fingerprints,
+    )
     b.add(
         "ingest",
         inside=b.path("corpora"),
         params=shape,
         code=(
             "beam_pipelines/ingest.py",
-            "snowcoder_jax/sources.py",
-            "snowcoder_jax/source_files.py",
-            "snowcoder_jax/archives.py",
-            "snowcoder_jax/text/license_names.py",
+            "beam_pipelines/exchange.py",
+            "snowcoder_jax/sources",
             "snowcoder_jax/languages.py",
+            "snowcoder_jax/text/license_names.py",
+            "snowcoder_jax/text/licenses.py",
+            "snowcoder_jax/text/license_headers.py",
+            "snowcoder_jax/text/license_notices.py",
             *_DOCUMENTS,
         ),
         work=work,
@@ -94,7 +129,14 @@ def _add_judges(b: Builder) -> None:
     def duplicates(folder: str, key: str, progress: Progress) -> Facts:
         from beam_pipelines import duplicates as stage
 
-        rows = stage.run(corpus, config.duplicates, output=folder, key=key, options=options(b))
+        rows = stage.run(
+            corpus,
+            config.duplicates,
+            output=folder,
+            key=key,
+            options=options(b),
+            verdicts=[b.named[name] for name in _JUDGES_BEFORE_DUPLICATES],
+        )
         return {"rows": rows}
 
     def contamination(folder: str, key: str, progress: Progress) -> Facts:
@@ -106,22 +148,27 @@ def _add_judges(b: Builder) -> None:
     benchmarks = fingerprint(config.contamination.benchmarks)
     judges: dict[str, tuple[Work, object]] = {
         "rules": (rules, config.rules),
-        "duplicates": (duplicates, config.duplicates),
         "contamination": (contamination, (config.contamination, benchmarks)),
+        "duplicates": (duplicates, config.duplicates),
     }
     for name, (work, params) in judges.items():
         code: tuple[str, ...] = (f"beam_pipelines/{name}.py", f"snowcoder_jax/text/{name}.py")
-        if name != "rules":
-            code += ("snowcoder_jax/text/words.py",)
+        code += ("snowcoder_jax/text/words.py",)
+        if name == "rules":
+            code += _RULES_CODE
         if name == "contamination":
-            code += ("snowcoder_jax/problems/evaluation",)
+            code += (*CONTAMINATION_CODE, "snowcoder_jax/problems/evaluation")
+        reads = [corpus]
+        if name == "duplicates":
+            code += _DUPLICATES_CODE
+            reads += [b.named[judge] for judge in _JUDGES_BEFORE_DUPLICATES]
         b.add(
             name,
             inside=inside,
             prefix=f"{name}-",
             params=params,
-            reads=(corpus,),
-            code=(*code, *_READER, *_DOCUMENTS),
+            reads=tuple(reads),
+            code=(*code, *READER_CODE, *_DOCUMENTS),
             work=work,
             watch_suffix=_SHARD,
             total=_num_shards(b),
@@ -144,7 +191,7 @@ def add_secrets(b: Builder, name: str, corpus: str) -> str:
         prefix="secrets-",
         params=None,
         reads=(corpus,),
-        code=("beam_pipelines/secrets.py", *_READER, *_DOCUMENTS),
+        code=("beam_pipelines/secrets.py", *READER_CODE, *_DOCUMENTS),
         work=work,
         watch_suffix=_SHARD,
         total=_num_shards(b),
@@ -201,15 +248,24 @@ def _add_tokenizer(b: Builder) -> None:
             seed=recipe.seed,
             purpose="tokenizer",
         )
-        sample = [d.text for d in texts.read_texts(corpus, secrets, choose)]
-        tokenizer.train(sample, recipe.tokenizer.vocab_size, folder)
+        probe: list[str] = []
+        num_documents = 0
+
+        def sample() -> Iterator[str]:
+            nonlocal num_documents
+            for document in texts.read_texts(corpus, secrets, choose):
+                num_documents += 1
+                if len(probe) < 200:
+                    probe.append(document.text)
+                yield document.text
+
+        tokenizer.train(sample(), recipe.tokenizer.vocab_size, folder)
         trained = tokenizer.Tokenizer.load(folder)
-        probe = sample[:200]
         trained.check_agreement(probe)
         num_tokens = sum(len(ids) for ids in trained.encode_batch(probe))
         return {
             "vocab_size": trained.vocab_size,
-            "sample_documents": len(sample),
+            "sample_documents": num_documents,
             "bytes_per_token": sum(len(t.encode()) for t in probe) / max(1, num_tokens),
         }
 
@@ -218,7 +274,7 @@ def _add_tokenizer(b: Builder) -> None:
         inside=b.path("tokenizers"),
         params=(recipe.tokenizer, recipe.seed),
         reads=(corpus, secrets, policy),
-        code=("snowcoder_jax/tokenizer.py", "beam_pipelines/texts.py", *_READER),
+        code=("snowcoder_jax/tokenizer.py", "beam_pipelines/texts.py", *READER_CODE),
         work=work,
     )
 
@@ -246,7 +302,13 @@ def add_tokens(b: Builder, name: str, corpus: str, secrets: str) -> str:
         prefix="tokens-",
         params=None,
         reads=(corpus, secrets, tokenizer),
-        code=("beam_pipelines/tokens.py", "snowcoder_jax/tokenizer.py", *_READER, *_DOCUMENTS),
+        code=(
+            "beam_pipelines/tokens.py",
+            "beam_pipelines/texts.py",
+            "snowcoder_jax/tokenizer.py",
+            *READER_CODE,
+            *_DOCUMENTS,
+        ),
         work=work,
         watch_suffix=_SHARD,
         total=_num_shards(b),

@@ -57,12 +57,14 @@ def _add_pack(b: Builder, selection_name: str, sequence_length: int) -> str:
             sequence_length=sequence_length,
             seed=recipe.seed,
             heads=heads,
+            fim_share=selection.fim_share,
         )
         result = pack.run(job, output=folder, key=key, options=corpus_steps.options(b))
         return {
             "records": result.num_records,
             "tokens": result.num_tokens,
             "documents": result.num_documents,
+            "documents_turned": result.num_turned,
             "tokens_by_language": result.tokens_by_language,
         }
 
@@ -70,12 +72,20 @@ def _add_pack(b: Builder, selection_name: str, sequence_length: int) -> str:
         step,
         inside=b.path("packed"),
         prefix=f"{selection_name}-",
-        params=(selection.grouping, selection.metadata_share, sequence_length, recipe.seed),
+        params=(
+            selection.grouping,
+            selection.metadata_share,
+            selection.fim_share,
+            sequence_length,
+            recipe.seed,
+        ),
         reads=(corpus, tokens, selected, b.named["tokenizer"]),
         code=(
             "beam_pipelines/pack.py",
             "snowcoder_jax/packed.py",
             "snowcoder_jax/text/grouping.py",
+            "snowcoder_jax/text/fim.py",
+            *corpus_steps.READER_CODE,
         ),
         work=work,
     )

@@ -114,7 +114,7 @@ def _add_scores(b: Builder) -> None:
             annotator=annotator,
             output=folder,
             key=key,
-            options=_one_process(),
+            options=_one_process(b),
         )
         return {"rows": rows, "scored": progress.total}
 
@@ -134,8 +134,8 @@ def _num_candidates(folder: str) -> int:
     return sum(c["num_documents"] for c in cutoffs)
 
 
-def _one_process() -> PipelineOptions:
+def _one_process(b: Builder) -> PipelineOptions:
     # XLA itself uses all cores for the encoder: worker processes would only divide them.
-    from beam_pipelines.options import local_options
+    from beam_pipelines.options import stage_options
 
-    return local_options(1)
+    return stage_options(b.recipe.hardware.beam_options, num_workers=1)

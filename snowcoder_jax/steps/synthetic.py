@@ -14,6 +14,8 @@ from snowcoder_jax.steps.builder import Builder
 _SYNTHESIS = (
     "snowcoder_jax/synthesis",
     "snowcoder_jax/text/contamination.py",
+    "snowcoder_jax/text/words.py",
+    *corpus_steps.CONTAMINATION_CODE,
     "snowcoder_jax/problems/evaluation",
 )
 

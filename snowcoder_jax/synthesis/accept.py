@@ -59,7 +59,7 @@ _STATEMENT_LINE = re.compile(
 class ContaminationCheck(Protocol):
     """What is needed of `text.contamination.ContaminationIndex`."""
 
-    def find(self, text: str) -> object | None: ...
+    def find(self, text: str, language: str | None = None) -> object | None: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +138,7 @@ class Acceptance:
         in_seed = containment(own, shingles(seed_text))
         if in_seed >= self._limits.max_similarity:
             return refused("copy_of_seed", in_seed, self._limits.max_similarity)
-        match = self._contamination.find(head + kept)
+        match = self._contamination.find(head + kept, "Python")
         if match is not None:
             return Verdict(False, "contaminated", kept, new_tokens, detail=str(match))
         in_other = self._largest_overlap(own)

@@ -1,76 +1,57 @@
-"""Whether a text repeats a benchmark: its prompts and solutions, by word n-grams.
+"""Whether a text repeats a benchmark: its prompts and solutions.
 
-RECIPE section 3: an exact match of 10 words with case and white space folded; for references
-shorter than that, or without a telling n-gram, the whole string. Words of n-grams are those of
-`text.words`, so punctuation and comment markers do not count either: a re-indented copy, or a
-prompt copied into another language's comments, is still found. The whole-string match folds white
-space and case only: there a copy with other punctuation is missed.
+Three ways, in the order in which they are told (RECIPE section 3):
 
-n-grams that tell nothing are left out. An n-gram tells something if at least
-`MIN_TELLING_WORDS` different words of it are neither keywords, nor common library names, nor
-numbers, nor single letters, and if fewer than `BOILERPLATE_ITEMS` items of one benchmark share
-it (their common preamble, the phrasing of their tasks).
+- `exact`: a whole prompt or solution, by Aho-Corasick over words (those of `text.words`), so that
+  case, white space, punctuation and comment markers do not count: a re-indented copy, or a prompt
+  copied into another language's comments, is still found.
+- `ngram`: n words in a row of a reference, unless they tell too little to be more than chance.
+- `function`: a Python function that equals a reference's but for its names (`text.functions`).
+
+Which overlap of n-grams tells enough: GPT-3 took 13 words as the length from which an overlap is
+no chance (arXiv 2005.14165, appendix C), here n + `MIN_MORE_WORDS`; a shorter one has to hold
+`MIN_TELLING_WORDS` different telling words (`text.boilerplate`), and every one `MIN_OF_LONG`.
+N-grams that `SHARED_ITEMS` items of one benchmark share (their common preamble, the phrasing of
+their tasks) count for nothing.
 """
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import importlib.resources
-import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import ahocorasick_rs
 import numpy as np
 import numpy.typing as npt
-import yaml
 
 from snowcoder_jax import storage
-from snowcoder_jax.errors import InputError
-from snowcoder_jax.text import words
-from snowcoder_jax.text.words import Hashes
+from snowcoder_jax.text import benchmarks, words
+from snowcoder_jax.text.benchmarks import Reference
+from snowcoder_jax.text.boilerplate import telling_words
+from snowcoder_jax.text.functions import FunctionIndex
+from snowcoder_jax.text.reader import NOTEBOOK
+from snowcoder_jax.text.words import Hashes, HashSet, Offsets
 
-MIN_TELLING_WORDS = 3
-BOILERPLATE_ITEMS = 3
+MIN_MORE_WORDS = 3
+MIN_TELLING_WORDS = 6
+MIN_OF_LONG = 2
+SHARED_ITEMS = 3
 # A shorter string is an idiom (`return n ** 2`); its item is still known by its longer parts.
-MIN_SHORT_WORDS = 5
-MIN_SHORT_BYTES = 30
+MIN_WHOLE_WORDS = 5
+MIN_WHOLE_BYTES = 25  # letters and digits
+# One without any telling word has to be as long as this.
+MIN_PLAIN_WORDS = 10
 
-SHIPPED = "shipped"
+# Enough to make the cost of a call small, few enough to stay in a core's cache.
+_CHUNK_BYTES = 1 << 17
 
-# The fields of the formats: HumanEval, EvalPlus and HumanEval-X (prompt, canonical_solution), MBPP
-# (text, code; sanitized: prompt, code), BigCodeBench (complete_prompt, instruct_prompt,
-# canonical_solution), our own problems (prompt, solution).
-_PROMPTS = ("prompt", "complete_prompt", "instruct_prompt", "text")
-_SOLUTIONS = ("canonical_solution", "code", "solution")
-_ITEMS = ("task_id", "name")
+_WITH_FUNCTIONS = ("Python", NOTEBOOK)
 
-_WHITE_SPACE = b" \t\r\n\v\f"
-
-_COMMON_WORDS = frozenset(
-    b"""
-    abs all and any append args array as assert async auto await bool boolean break byte case catch
-    char class collections const continue copy data def default defaultdict del delete dict do
-    double elem else elif end enum enumerate except export extends extern false file final finally
-    float fn for foreach format from func function functools get global goto if impl implements
-    import in include index init input instanceof int integer interface is isinstance it item items
-    itertools join key keys kwargs lambda len length let list long lst main map math matplotlib max
-    min mod module mut name namespace new nil node none not np null num number numbers numpy object
-    open optional or os out override package pandas pass path pd plt pop print println private
-    protected pub public push pyplot raise random range re res result ret return returns reverse
-    self set short size sort sorted split static std str string struct sub sum super switch sys
-    template this throw throws time to true try tuple type typeof typing union unsigned use using
-    val value values var vec vector void where while with yield zip a an the of
-    """.split()
-)
-
-_TABLE_BITS = 22
-
-Bools = npt.NDArray[np.bool_]
+Method = Literal["exact", "ngram", "function"]
 
 
 @dataclass(frozen=True)
@@ -80,45 +61,71 @@ class Match:
     benchmark: str
     item: str
     text: str
+    method: Method
 
     def __str__(self) -> str:
-        return f"{self.benchmark} {self.item}: {self.text}"
+        return f"{self.benchmark} {self.item} ({self.method}): {self.text}"
 
 
-@dataclass(frozen=True)
-class Reference:
-    """A string that no document may hold."""
+_NO_HASHES = np.zeros(0, np.uint64)
 
-    benchmark: str
-    item: str
-    text: str
+
+class _Text:
+    """A text in UTF-8, the same in lower case (positions stay), and its words."""
+
+    def __init__(self, text: str) -> None:
+        self.raw = _encode(text)
+        self.lower = self.raw.lower()
+        self.found = words.split_words(self.lower)
+
+    def words(self, first: int, end: int) -> bytes:
+        """From a word to the one before `end`, as they stand in the text."""
+        return self.raw[self.found.starts[first] : self.found.ends[end - 1]]
 
 
 class ContaminationIndex:
-    """All references in one table of n-gram hashes and one automaton of short strings."""
+    """All references: an automaton of whole ones, n-gram hashes, function bodies."""
 
     def __init__(self, references: Sequence[Reference], ngram_words: int) -> None:
-        self._ngram_words = ngram_words
         self._references = list(references)
-        self._grams, self._owners = _telling_grams(self._references, ngram_words)
-        self._table = np.zeros(1 << _TABLE_BITS, np.bool_)
-        self._table[self._grams & _TABLE_MASK] = True
-        # What no n-gram stands for is looked for whole: short references, and plain ones.
-        short: dict[bytes, int] = {}
+        self._ngram_words = ngram_words
+        number_of: dict[str, int] = {}  # benchmarks derived from each other share most texts
         for number, reference in enumerate(self._references):
-            found = words.split_words(_lower(reference.text)).hashes
-            grams = words.ngram_hashes(found, ngram_words)
-            folded = _fold(reference.text)
-            is_idiom = len(found) < MIN_SHORT_WORDS or len(folded) < MIN_SHORT_BYTES
-            if not is_idiom and not self._known(grams).any():
-                short.setdefault(folded, number)
-        self._short_owners = list(short.values())
-        self._short = (
-            ahocorasick_rs.BytesAhoCorasick(
-                list(short), implementation=ahocorasick_rs.Implementation.DFA
-            )
-            if short
-            else None
+            number_of.setdefault(reference.text, number)
+        parts = {text: _Text(text) for text in number_of}
+        self._ngrams, self._owners = _ngrams_of(
+            [(r, parts[r.text].found.hashes) for r in self._references], ngram_words
+        )
+
+        whole: dict[bytes, int] = {}
+        # Where the first words of a reference stand, all of whose n-grams are shared or that has
+        # none, the automaton is asked.
+        anchors: dict[int, list[Hashes]] = {n: [_NO_HASHES] for n in {MIN_WHOLE_WORDS, ngram_words}}
+        for text, number in number_of.items():
+            part = parts[text]
+            hash_W = part.found.hashes
+            spaced = words.spaced_words(part.lower)
+            num_letters = len(spaced) - len(hash_W) - 1
+            if len(hash_W) < MIN_WHOLE_WORDS or num_letters < MIN_WHOLE_BYTES:
+                continue
+            if len(hash_W) < MIN_PLAIN_WORDS and not telling_words(part.lower, 0, len(part.lower)):
+                continue
+            whole.setdefault(spaced, number)
+            grams = words.ngram_hashes(hash_W, ngram_words)
+            if len(self._ngrams.positions(grams)) == 0:
+                size = max(n for n in anchors if n <= max(len(hash_W), MIN_WHOLE_WORDS))
+                anchors[size].append(words.ngram_hashes(hash_W, size)[:1])
+        self._anchors = {n: HashSet(np.concatenate(of_size)) for n, of_size in anchors.items()}
+        self._whole_owners = list(whole.values())
+        self._whole = ahocorasick_rs.BytesAhoCorasick(
+            list(whole),
+            matchkind=ahocorasick_rs.MatchKind.LeftmostLongest,
+            implementation=ahocorasick_rs.Implementation.ContiguousNFA,
+        )
+        self._functions = FunctionIndex(
+            (number, text)
+            for text, number in number_of.items()
+            if "def " in text and self._references[number].part != "prompt"
         )
 
     @classmethod
@@ -128,51 +135,113 @@ class ContaminationIndex:
         Raises:
           InputError: a file is missing, or in none of the known formats.
         """
-        return cls([*shipped_references(), *read_benchmarks(paths)], ngram_words)
+        return cls(
+            [*benchmarks.shipped_references(), *benchmarks.read_benchmarks(paths)], ngram_words
+        )
 
     @property
     def num_references(self) -> int:
         return len(self._references)
 
-    def find(self, text: str) -> Match | None:
-        """The first repeated n-gram of a text, else the first short reference in it."""
-        data = _lower(text)
+    def find(self, text: str, language: str | None = None) -> Match | None:
+        """What the text repeats, or None; only of Python are functions compared.
+
+        Args:
+          text: a notebook is to be a script already (`text.reader`).
+          language: as in `snowcoder_jax.languages`.
+        """
+        part = _Text(text)
+        grams = {n: words.ngram_hashes(part.found.hashes, n) for n in self._anchors}
+        hits = self._ngrams.positions(grams[self._ngram_words])
+        if len(hits) or any(len(a.positions(grams[n])) for n, a in self._anchors.items()):
+            match = self._find_whole(part) or self._find_run(part, grams[self._ngram_words], hits)
+            if match is not None:
+                return match
+        if language in _WITH_FUNCTIONS:
+            function = self._functions.find(part.raw, part.lower, part.found)
+            if function is not None:
+                number, start, end = function
+                return self._match(number, part.raw[start:end], "function")
+        return None
+
+    def find_all(self, texts: Sequence[str], languages: Sequence[str | None]) -> list[Match | None]:
+        """`find` of each text; a quick look at many texts at once spares it for most."""
+        matches: list[Match | None] = [None] * len(texts)
+        for with_functions in (False, True):
+            group = [
+                i for i, lang in enumerate(languages) if (lang in _WITH_FUNCTIONS) == with_functions
+            ]
+            for numbers, data, starts in _chunks(texts, group):
+                for which in self._suspects(data, starts, with_functions):
+                    number = numbers[which]
+                    matches[number] = self.find(texts[number], languages[number])
+        return matches
+
+    def _suspects(self, data: bytes, starts: list[int], with_functions: bool) -> list[int]:
+        """Which of the texts that start in `data` hold a part of a reference.
+
+        What spans two texts makes a false suspect at worst.
+        """
         found = words.split_words(data)
-        grams = words.ngram_hashes(found.hashes, self._ngram_words)
-        hits = np.flatnonzero(self._known(grams))
-        if len(hits):
-            position = hits[0]
-            start = found.starts[position]
-            end = found.ends[position + self._ngram_words - 1]
-            raw = text.encode("utf-8", "surrogatepass")[start:end]
-            owner = self._owners[np.searchsorted(self._grams, grams[position])]
-            return self._match(int(owner), raw.decode("utf-8", "replace"))
-        return self._find_short(data)
+        grams = {n: words.ngram_hashes(found.hashes, n) for n in self._anchors}
+        hits = [self._ngrams.positions(grams[self._ngram_words])]
+        hits += [anchors.positions(grams[n]) for n, anchors in self._anchors.items()]
+        positions = found.starts[np.concatenate(hits)]
+        if with_functions:
+            anchored = np.array(self._functions.anchored(data, found), np.int64)
+            positions = np.concatenate((positions, anchored))
+        return np.unique(np.searchsorted(starts, positions, side="right") - 1).tolist()
 
-    def _known(self, grams: Hashes) -> Bools:
-        """Which n-grams are a reference's; the small table spares most of them the search."""
-        known = self._table[grams & _TABLE_MASK]
-        maybe = np.flatnonzero(known)
-        if len(maybe):
-            where = np.searchsorted(self._grams, grams[maybe])
-            known[maybe] = self._grams[np.minimum(where, len(self._grams) - 1)] == grams[maybe]
-        return known
-
-    def _find_short(self, data: bytes) -> Match | None:
-        if self._short is None:
+    def _find_whole(self, part: _Text) -> Match | None:
+        spaced = words.spaced_words(part.lower)
+        found = self._whole.find_matches_as_indexes(spaced)
+        if not found:
             return None
-        hits = self._short.find_matches_as_indexes(data.translate(None, _WHITE_SPACE))
-        if not hits:
-            return None
-        number = self._short_owners[hits[0][0]]
-        return self._match(number, self._references[number].text)
+        which, start, end = found[0]
+        first = spaced.count(b" ", 0, start)
+        num_words = spaced.count(b" ", start, end) - 1
+        return self._match(self._whole_owners[which], part.words(first, first + num_words), "exact")
 
-    def _match(self, number: int, text: str) -> Match:
+    def _find_run(self, part: _Text, grams: Hashes, hits: Offsets) -> Match | None:
+        """The first overlap that tells enough; `hits` are the positions of references' n-grams."""
+        breaks = np.flatnonzero(np.diff(hits) > 1) + 1
+        for run in np.split(hits, breaks) if len(hits) else ():
+            first, end = int(run[0]), int(run[-1]) + self._ngram_words
+            is_long = end - first >= self._ngram_words + MIN_MORE_WORDS
+            needed = MIN_OF_LONG if is_long else MIN_TELLING_WORDS
+            start_byte, end_byte = int(part.found.starts[first]), int(part.found.ends[end - 1])
+            if len(telling_words(part.lower, start_byte, end_byte)) >= needed:
+                # The reference that holds most of them; the first if several do.
+                owners = self._owners[np.searchsorted(self._ngrams.members, grams[run])]
+                return self._match(
+                    int(np.bincount(owners).argmax()), part.words(first, end), "ngram"
+                )
+        return None
+
+    def _match(self, number: int, repeated: bytes, method: Method) -> Match:
         reference = self._references[number]
-        return Match(reference.benchmark, reference.item, text)
+        text = repeated.decode("utf-8", "replace").strip()
+        return Match(reference.benchmark, reference.item, text, method)
 
 
-_TABLE_MASK = np.uint64((1 << _TABLE_BITS) - 1)
+def _chunks(
+    texts: Sequence[str], numbers: Sequence[int]
+) -> Iterator[tuple[list[int], bytes, list[int]]]:
+    """The texts of those numbers in groups: numbers, lower-case bytes, where each text starts."""
+    group: list[int] = []
+    parts: list[bytes] = []
+    starts = [0]
+    for number in numbers:
+        group.append(number)
+        parts.append(_encode(texts[number]).lower())
+        starts.append(starts[-1] + len(parts[-1]) + 1)
+        if starts[-1] >= _CHUNK_BYTES or number == numbers[-1]:
+            yield group, b"\n".join(parts), starts[:-1]
+            group, parts, starts = [], [], [0]
+
+
+def _encode(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
 
 
 @lru_cache(maxsize=2)
@@ -188,154 +257,51 @@ def fingerprint(paths: Sequence[str]) -> str:
       InputError: a file is missing.
     """
     digest = hashlib.sha256()
-    for path in paths:
-        digest.update(storage.sha256_file(_existing(path)).encode())
-    for reference in shipped_references():
+    for path in benchmarks.expand(paths):
+        digest.update(f"{os.path.basename(path)}\n{storage.sha256_file(path)}\n".encode())
+    for reference in benchmarks.shipped_references():
         digest.update(repr(reference).encode())
     return digest.hexdigest()[:16]
 
 
-def shipped_references() -> list[Reference]:
-    """Prompts and solutions of the evaluation problems that the package carries."""
-    folder = importlib.resources.files("snowcoder_jax") / "problems" / "evaluation"
-    references: list[Reference] = []
-    for file in sorted(folder.iterdir(), key=lambda f: f.name):
-        if file.name.endswith((".yaml", ".yml")):
-            record = yaml.safe_load(file.read_text(encoding="utf-8"))
-            references += _references(SHIPPED, record, file.name)
-    return references
+def _ngrams_of(
+    references: Sequence[tuple[Reference, Hashes]], ngram_words: int
+) -> tuple[HashSet, npt.NDArray[np.int64]]:
+    """The n-grams of references but for shared ones, and of each the first reference with it.
 
-
-def read_benchmarks(paths: Iterable[str]) -> list[Reference]:
-    """References of benchmark files: `.jsonl`, `.json` (a list), either with `.gz`.
-
-    Raises:
-      InputError: a file is missing, broken, or its records have no known fields.
+    Args:
+      references: each with the hashes of its words.
     """
-    references: list[Reference] = []
-    for path in paths:
-        benchmark = os.path.basename(path).split(".")[0]
-        try:
-            for record in _records(_existing(path)):
-                references += _references(benchmark, record, path)
-        except (ValueError, EOFError, OSError) as e:
-            if isinstance(e, InputError):
-                raise
-            raise InputError(
-                f"corpus.contamination.benchmarks: {path} cannot be read ({e}). "
-                "Name a whole .jsonl or .json file, plain or .gz."
-            ) from e
-    return references
-
-
-def _existing(path: str) -> str:
-    if not storage.exists(path):
-        raise InputError(
-            f"corpus.contamination.benchmarks: {path} does not exist. Name an existing file."
-        )
-    return path
-
-
-def _records(path: str) -> Iterator[Any]:
-    data = storage.read_bytes(path)
-    if path.endswith(".gz"):
-        data = gzip.decompress(data)
-    if ".jsonl" in os.path.basename(path):
-        yield from (json.loads(line) for line in data.splitlines() if line.strip())
-    else:
-        loaded = json.loads(data)
-        if not isinstance(loaded, list):
-            raise ValueError("holds no list")
-        yield from loaded
-
-
-def _references(benchmark: str, record: Any, path: str) -> Iterator[Reference]:
-    """The prompts, the solutions, and each joined: a short body is known by its whole function."""
-    fields = record if isinstance(record, dict) else {}
-    prompts = [fields[name] for name in _PROMPTS if isinstance(fields.get(name), str)]
-    solutions = [fields[name] for name in _SOLUTIONS if isinstance(fields.get(name), str)]
-    if not prompts and not solutions:
-        raise InputError(
-            f"corpus.contamination.benchmarks: {path} holds a record with none of the fields "
-            f"{', '.join((*_PROMPTS, *_SOLUTIONS))}. Name a file in a known format."
-        )
-    item = next((str(fields[name]) for name in _ITEMS if name in fields), "?")
-    joined = [prompt + solution for prompt in prompts for solution in solutions]
-    for text in (*prompts, *solutions, *joined):
-        yield Reference(benchmark, item, text)
-
-
-def _lower(text: str) -> bytes:
-    """Folded so that positions stay those of the UTF-8 text."""
-    return text.encode("utf-8", "surrogatepass").lower()
-
-
-def _fold(text: str) -> bytes:
-    return _lower(text).translate(None, _WHITE_SPACE)
-
-
-def _telling_grams(
-    references: Sequence[Reference], ngram_words: int
-) -> tuple[Hashes, npt.NDArray[np.int64]]:
-    """Sorted n-gram hashes and for each the first reference that holds it."""
-    grams: list[Hashes] = []
-    owners: list[npt.NDArray[np.int64]] = []
-    # (benchmark, item) as a number: an n-gram's items are counted inside each benchmark.
+    grams: list[Hashes] = [_NO_HASHES]
+    owners: list[Offsets] = [np.zeros(0, np.int64)]
     items: dict[tuple[str, str], int] = {}
-    benchmarks: dict[str, int] = {}
-    # Benchmarks derived from each other share most of their texts.
-    done: dict[str, Hashes] = {}
-    for number, reference in enumerate(references):
-        if reference.text not in done:
-            done[reference.text] = _grams_of(reference.text, ngram_words)
-        of_text = done[reference.text]
+    benchmark_names: dict[str, int] = {}
+    for number, (reference, hash_W) in enumerate(references):
+        of_text = words.ngram_hashes(hash_W, ngram_words)
         grams.append(of_text)
         owners.append(np.full(len(of_text), number))
         items.setdefault((reference.benchmark, reference.item), len(items))
-        benchmarks.setdefault(reference.benchmark, len(benchmarks))
-    if not grams:
-        return np.zeros(0, np.uint64), np.zeros(0, np.int64)
-    all_grams, all_owners = np.concatenate(grams), np.concatenate(owners)
-    item_of = np.array([items[r.benchmark, r.item] for r in references])
-    benchmark_of = np.array([benchmarks[r.benchmark] for r in references])
+        benchmark_names.setdefault(reference.benchmark, len(benchmark_names))
+    gram_G, owner_G = np.concatenate(grams), np.concatenate(owners)
+    if len(gram_G) == 0:
+        return HashSet(_NO_HASHES), owner_G
+    item_of = np.array([items[r.benchmark, r.item] for r, _ in references])
+    benchmark_of = np.array([benchmark_names[r.benchmark] for r, _ in references])
 
     # First one row for each (n-gram, item), then the number of items of each (n-gram, benchmark).
-    order = np.lexsort((all_owners, item_of[all_owners], benchmark_of[all_owners], all_grams))
-    gram, owner = all_grams[order], all_owners[order]
-    is_new_gram = _changes(gram)
-    is_new_benchmark = is_new_gram | _changes(benchmark_of[owner])
-    is_new_item = is_new_benchmark | _changes(item_of[owner])
+    order = np.lexsort((owner_G, item_of[owner_G], benchmark_of[owner_G], gram_G))
+    gram_G, owner_G = gram_G[order], owner_G[order]
+    is_new_gram = _changes(gram_G)
+    is_new_benchmark = is_new_gram | _changes(benchmark_of[owner_G])
+    is_new_item = is_new_benchmark | _changes(item_of[owner_G])
     group = np.cumsum(is_new_benchmark) - 1
-    items_in_group = np.bincount(group, weights=is_new_item)
-    is_shared = items_in_group[group] >= BOILERPLATE_ITEMS
-    shared_grams = np.unique(gram[is_shared])
+    is_shared = np.bincount(group, weights=is_new_item)[group] >= SHARED_ITEMS
     first = np.flatnonzero(is_new_gram)
-    keep = ~np.isin(gram[first], shared_grams)
-    return gram[first][keep], owner[first][keep]
+    keep = ~np.isin(gram_G[first], np.unique(gram_G[is_shared]))
+    return HashSet(gram_G[first][keep]), owner_G[first][keep]
 
 
-def _changes(values: npt.NDArray[Any]) -> Bools:
+def _changes(values: npt.NDArray[Any]) -> words.Bools:
     changed = np.ones(len(values), np.bool_)
     changed[1:] = values[1:] != values[:-1]
     return changed
-
-
-def _grams_of(text: str, ngram_words: int) -> Hashes:
-    """The hashes of a text's n-grams with enough telling words."""
-    data = _lower(text)
-    found = words.split_words(data)
-    grams = words.ngram_hashes(found.hashes, ngram_words)
-    if len(grams) == 0:
-        return grams
-    spans = zip(found.starts.tolist(), found.ends.tolist(), strict=True)
-    tells = np.array([_tells(data[start:end]) for start, end in spans])
-    # Distinct telling words of each window: equal hashes stand side by side once sorted.
-    telling = np.where(tells, found.hashes, np.uint64(0))
-    windows = np.sort(np.lib.stride_tricks.sliding_window_view(telling, ngram_words), axis=1)
-    is_distinct = (windows[:, 1:] != windows[:, :-1]) & (windows[:, 1:] != 0)
-    num_distinct = is_distinct.sum(1) + (windows[:, 0] != 0)
-    return grams[num_distinct >= MIN_TELLING_WORDS]
-
-
-def _tells(word: bytes) -> bool:
-    return len(word) > 1 and not word.isdigit() and word not in _COMMON_WORDS

@@ -1,4 +1,4 @@
-"""Exact and near-duplicates: keys of a text, candidate pairs, exact Jaccard, clusters.
+"""Exact and near-duplicates: keys of a text, candidate pairs, exact Jaccard similarity.
 
 Near-duplicates follow RECIPE section 3: shingles are the set of word 5-grams; MinHash (Broder
 1997) with bands x rows permutations proposes pairs, and a pair counts only if the exact Jaccard
@@ -8,8 +8,8 @@ with probability 0.95, and one of 0.7 with 0.51: 1 - (1 - s^10)^25.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ import rensa
 import xxhash
 
 from snowcoder_jax.text import words
+from snowcoder_jax.text.components import distinct_rows
 from snowcoder_jax.text.words import Hashes
 
 # A candidate: `first` < `second`, two document numbers.
@@ -38,32 +39,73 @@ def exact_key(text: str) -> tuple[int, int]:
     return digest >> 64, digest & (2**64 - 1)
 
 
-def shingles(text: str, ngram_words: int) -> Hashes:
-    """The sorted set of a text's word n-gram hashes; a shorter text is one gram of all its words.
+def exact_rows(texts: Sequence[str]) -> Hashes:
+    """What parts exact copies from other texts, shape [texts, 2].
+
+    The first number and the high half of the second are 96 bits of `exact_key`. The low half of
+    the second is a hash of the text as it stands: it gives copies of different white space an
+    order that does not depend on where they lie.
+    """
+    rows = np.zeros((len(texts), 2), np.uint64)
+    for row, text in enumerate(texts):
+        high, low = exact_key(text)
+        as_it_stands = xxhash.xxh3_64_intdigest(text.encode("utf-8", "surrogatepass"))
+        rows[row] = high, low >> 32 << 32 | as_it_stands >> 32
+    return rows
+
+
+def copies(rows: Hashes, document: npt.NDArray[np.int64]) -> Pairs:
+    """(copy, first of its copies), both document numbers, for all but the first of equal texts.
+
+    Args:
+      rows: of `exact_rows`.
+      document: the document number of each row.
+    """
+    order = np.lexsort((document, rows[:, 1], rows[:, 0]))
+    rows, document = rows[order], document[order]
+    half = np.uint64(32)
+    is_copy = np.zeros(len(rows), np.bool_)
+    is_copy[1:] = (rows[1:, 0] == rows[:-1, 0]) & (rows[1:, 1] >> half == rows[:-1, 1] >> half)
+    first = np.maximum.accumulate(np.where(is_copy, 0, np.arange(len(rows))))
+    return np.stack([document[is_copy], document[first[is_copy]]], 1)
+
+
+def word_ngrams(text: str, ngram_words: int) -> Hashes:
+    """The hashes of a text's word n-grams as they come; a shorter text is one gram of its words.
 
     A text without words has none, so it is near to nothing.
     """
     hash_W = words.split_words(text.encode("utf-8", "surrogatepass")).hashes
-    return words.sorted_set(words.ngram_hashes(hash_W, max(1, min(ngram_words, len(hash_W)))))
+    return words.ngram_hashes(hash_W, max(1, min(ngram_words, len(hash_W))))
+
+
+def shingles(text: str, ngram_words: int) -> Hashes:
+    """The sorted set of a text's `word_ngrams`."""
+    return words.sorted_set(word_ngrams(text, ngram_words))
 
 
 def jaccard(a: Hashes, b: Hashes) -> float:
     """|A and B| / |A or B| of two sorted sets; 0 where either is empty."""
     if len(a) == 0 or len(b) == 0:
         return 0.0
-    shared = len(np.intersect1d(a, b, assume_unique=True))
-    return shared / (len(a) + len(b) - shared)
+    both = np.concatenate([a, b])
+    both.sort()
+    shared = int(np.count_nonzero(both[1:] == both[:-1]))
+    return shared / (len(both) - shared)
 
 
-def band_keys(shingle_sets: Sequence[Hashes], bands: int, rows: int) -> Hashes:
+def band_keys(grams: Sequence[Hashes], bands: int, rows: int) -> Hashes:
     """One 64-bit key for each document and band, shape [documents, bands].
 
-    Two documents share the key of a band where all of its `rows` minima are equal. A document
-    without shingles must not be passed: all such would be alike.
+    Two documents share the key of a band where all of its `rows` minima are equal.
+
+    Args:
+      grams: `word_ngrams` or `shingles` of each document; how often one comes makes no difference.
+        A document without any must not be passed: all such would be alike.
     """
-    assert all(len(s) for s in shingle_sets)
-    offsets = np.cumsum([0, *(len(s) for s in shingle_sets)]).astype(np.uint64)
-    flat = np.concatenate(shingle_sets) if shingle_sets else np.zeros(0, np.uint64)
+    assert all(len(g) for g in grams)
+    offsets = np.cumsum([0, *(len(g) for g in grams)]).astype(np.uint64)
+    flat = np.concatenate(grams) if grams else np.zeros(0, np.uint64)
     matrix = rensa.RMinHash.digest_matrix_from_flat_token_hashes(
         flat, offsets, bands * rows, _MINHASH_SEED
     )
@@ -74,59 +116,41 @@ def band_keys(shingle_sets: Sequence[Hashes], bands: int, rows: int) -> Hashes:
     return keys
 
 
-def candidate_pairs(key: Hashes, document: npt.NDArray[np.int64]) -> Pairs:
+def candidate_pairs(key: npt.NDArray[Any], document: npt.NDArray[np.int64]) -> Pairs:
     """Pairs of documents that share a key, each once, sorted; shape [pairs, 2].
 
     Hot keys give a linear number of pairs: see `MAX_FULL_GROUP`.
+
+    Args:
+      key: unsigned integers of any width.
+      document: the document number of each key.
     """
-    pairs: list[Pairs] = []
-    for group in _groups(key, document):
-        if len(group) <= MAX_FULL_GROUP:
-            first, second = np.triu_indices(len(group), 1)
-        else:
-            first, second = _linear_pairs(len(group))
-        pairs.append(np.stack([group[first], group[second]], 1))
-    return unique_pairs(pairs)
-
-
-def unique_pairs(pairs: Iterable[Pairs]) -> Pairs:
-    """Pairs joined, sorted, each once."""
-    joined = np.concatenate([np.zeros((0, 2), np.int64), *pairs])
-    return np.unique(joined, axis=0) if len(joined) else joined
-
-
-def _groups(key: Hashes, document: npt.NDArray[np.int64]) -> Iterable[npt.NDArray[np.int64]]:
+    ordered = np.sort(key)
+    repeated = ordered[1:][ordered[1:] == ordered[:-1]]
+    if len(repeated) == 0:
+        return np.zeros((0, 2), np.int64)
+    # What meets nothing is most of it, and goes first.
+    nearest = np.minimum(np.searchsorted(repeated, key), len(repeated) - 1)
+    meets = repeated[nearest] == key
+    key, document = key[meets], document[meets]
     order = np.lexsort((document, key))
     key, document = key[order], document[order]
     bounds = np.flatnonzero(np.concatenate([[True], key[1:] != key[:-1], [True]]))
-    if len(key) == 0:
-        return
-    for start, end in itertools.pairwise(bounds):
-        if end - start > 1:
-            yield document[start:end]
+    start, size = bounds[:-1], np.diff(bounds)
+    pairs: list[Pairs] = []
+    for group_size in np.unique(size).tolist():
+        members = document[start[size == group_size][:, None] + np.arange(group_size)]
+        first, second = _pairs_within(group_size)
+        pairs.append(np.stack([members[:, first].ravel(), members[:, second].ravel()], 1))
+    return distinct_rows(np.concatenate(pairs))
 
 
-def _linear_pairs(size: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    pairs = {(r, i) for i in range(1, size) for r in (*range(NUM_REPRESENTATIVES), i - 1) if r < i}
-    array = np.array(sorted(pairs), np.int64)
-    return array[:, 0], array[:, 1]
-
-
-def connected_components(pairs: Pairs) -> dict[int, int]:
-    """Union-find: document -> the smallest document of its component, for all in a pair."""
-    parent: dict[int, int] = {}
-
-    def find(x: int) -> int:
-        root = x
-        while parent[root] != root:
-            root = parent[root]
-        while parent[x] != root:
-            parent[x], x = root, parent[x]
-        return root
-
-    for a, b in pairs.tolist():
-        parent.setdefault(a, a)
-        parent.setdefault(b, b)
-        low, high = sorted((find(a), find(b)))
-        parent[high] = low
-    return {x: find(x) for x in sorted(parent)}
+def _pairs_within(size: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """The pairs that a group of documents is compared by, as positions in the group."""
+    if size <= MAX_FULL_GROUP:
+        return np.triu_indices(size, 1)
+    position = np.arange(size)
+    below = [np.full(size - r - 1, r) for r in range(NUM_REPRESENTATIVES)]
+    above = [position[r + 1 :] for r in range(NUM_REPRESENTATIVES)]
+    rest = position[NUM_REPRESENTATIVES:]
+    return np.concatenate([*below, rest[:-1]]), np.concatenate([*above, rest[1:]])

@@ -9,6 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from snowcoder_jax.text import license_notices
+from snowcoder_jax.text.licenses import COMMONS_CLAUSE, PERMISSIVE
+
 _CLASSIFIERS = {
     "Academic Free License (AFL)": "AFL-3.0",
     "Apache Software License": "Apache-2.0",
@@ -75,64 +78,29 @@ _NAMES = {
     "zpl 2.1": "ZPL-2.1",
 }
 
-# Looked for in order in the folded text of a licence; all phrases of a row must be there. A
-# copyleft licence comes before the permissive ones whose words it may quote.
-_MARKERS: tuple[tuple[tuple[str, ...], str], ...] = (
-    (("gnu affero general public license", "version 3"), "AGPL-3.0-only"),
-    (("gnu lesser general public license", "version 3"), "LGPL-3.0-only"),
-    (("gnu lesser general public license", "version 2.1"), "LGPL-2.1-only"),
-    (("gnu general public license", "version 3"), "GPL-3.0-only"),
-    (("gnu general public license", "version 2"), "GPL-2.0-only"),
-    (("mozilla public license", "2.0"), "MPL-2.0"),
-    (("eclipse public license", "2.0"), "EPL-2.0"),
-    (("apache license", "version 2.0"), "Apache-2.0"),
-    (("boost software license", "version 1.0"), "BSL-1.0"),
-    (("python software foundation license",), "PSF-2.0"),
-    (("universal permissive license",), "UPL-1.0"),
-    (("cc0 1.0 universal",), "CC0-1.0"),
-    (("this is free and unencumbered software released into the public domain",), "Unlicense"),
-    (
-        ("permission is hereby granted, free of charge", "the above copyright notice and this"),
-        "MIT",
-    ),
-    (("permission is hereby granted, free of charge", "without restriction"), "MIT-0"),
-    (
-        ("permission to use, copy, modify, and/or distribute this software", "above copyright"),
-        "ISC",
-    ),
-    (("permission to use, copy, modify, and distribute this software", "above copyright"), "ISC"),
-    (
-        ("redistribution and use in source and binary forms", "without specific prior written"),
-        "BSD-3-Clause",
-    ),
-    (
-        ("redistribution and use in source and binary forms", "redistributions in binary form"),
-        "BSD-2-Clause",
-    ),
-    (("this software is provided 'as-is'", "altered source versions"), "Zlib"),
-)
-
-_FILE_NAME = re.compile(r"(?:un)?licen[sc]e|copying|mit-license", re.IGNORECASE)
+_IDENTIFIERS = {identifier.lower(): identifier for identifier in PERMISSIVE}
 _NOISE = re.compile(r"\b(?:the|licen[sc]e|licensed|version|clause licen[sc]e)\b|[,()\"']")
 _OPERATORS = re.compile(r"\s+(OR|AND|WITH)\s+")
 
 
 # A longer `License` field is the whole text of one.
 MAX_NAME_CHARACTERS = 200
-
-
-def is_license_file(filename: str) -> bool:
-    """Whether a file at the root of a repository states its licence by its name."""
-    return _FILE_NAME.match(filename) is not None
+PREAMBLE_CHARACTERS = 1_000  # of a licence file: as long as the shortest licences
 
 
 def from_text(text: str) -> str:
-    """The SPDX identifier of a licence file's text by marker phrases, or ""."""
-    folded = " ".join(text.lower().split()).replace("\u201c", '"').replace("\u2019", "'")
-    for phrases, identifier in _MARKERS:
-        if all(phrase in folded for phrase in phrases):
-            return identifier
-    return ""
+    """The licence that a licence file's text is or names, or "".
+
+    What its beginning names holds, all of it or as the choice that it offers ("either of ...").
+    Where it names nothing the first licence of the text counts: many go on to name others, or hold
+    those of code they are bundled with. A clause that takes permissions back counts anywhere.
+    """
+    folded = license_notices.fold(text)
+    names = [name for _, name in license_notices.find(folded)]
+    beginning = license_notices.stated(folded, PREAMBLE_CHARACTERS)
+    expressions = [beginning] if beginning else names[:1]
+    expressions += [name for name in names if name == COMMONS_CLAUSE]
+    return license_notices.joined(expressions, " AND ")
 
 
 def from_name(name: str) -> str:
@@ -142,7 +110,7 @@ def from_name(name: str) -> str:
         known = [p if i % 2 else from_name(p) for i, p in enumerate(parts)]
         return " ".join(known) if all(known) else ""
     folded = " ".join(_NOISE.sub(" ", name.lower()).split())
-    return _NAMES.get(folded, "")
+    return _NAMES.get(folded) or _IDENTIFIERS.get(name.strip().lower(), "")
 
 
 def from_metadata(expression: str | None, text: str | None, classifiers: Sequence[str]) -> str:

@@ -34,6 +34,11 @@ def clean_text(
     return notebook_to_script(text) if language == NOTEBOOK else text
 
 
+def clean_name(name: str) -> str:
+    """A repository's name or a path as it may be learnt: it can hold an address, too."""
+    return secrets.redact(name, secrets.find_spans(name))
+
+
 def notebook_to_script(content: str) -> str:
     """The script that a Jupyter notebook holds, outputs and metadata left out.
 
@@ -59,6 +64,8 @@ def notebook_to_script(content: str) -> str:
         )
         for cell in notebook.cells:
             cell.metadata = nbformat.NotebookNode()
-        return str(jupytext.writes(notebook, fmt="py:percent"))
+        script = str(jupytext.writes(notebook, fmt="py:percent"))
+        script.encode()  # half of a surrogate pair, as JSON may have it escaped, is no text
+        return script
     except Exception as e:  # whatever malformed JSON does to either library
         raise ValueError(f"notebook: {type(e).__name__}") from e

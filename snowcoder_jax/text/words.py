@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+Bools = npt.NDArray[np.bool_]
 Hashes = npt.NDArray[np.uint64]
 Offsets = npt.NDArray[np.int64]
 
@@ -27,6 +28,7 @@ class Words(NamedTuple):
 
 
 _IS_WORD = bytes(b >= 128 or chr(b).isalnum() or chr(b) == "_" for b in range(256))
+_BLANK_BETWEEN = bytes(b if is_word else ord(" ") for b, is_word in enumerate(_IS_WORD))
 
 
 class _Powers:
@@ -81,6 +83,11 @@ def split_words(data: bytes) -> Words:
     return Words(mix(hash_W), start_W, end_W)
 
 
+def spaced_words(data: bytes) -> bytes:
+    """The words of a text, in order, each with one blank before and after it."""
+    return b" ".join((b"", *data.translate(_BLANK_BETWEEN).split(), b""))
+
+
 def ngram_hashes(hash_W: Hashes, num_words: int) -> Hashes:
     """Hashes of all `num_words`-grams in order, `W - num_words + 1` of them (or none)."""
     num_grams = len(hash_W) - num_words + 1
@@ -99,3 +106,33 @@ def sorted_set(hashes: Hashes) -> Hashes:
     is_first = np.ones(len(ordered), np.bool_)
     np.not_equal(ordered[1:], ordered[:-1], out=is_first[1:])
     return ordered[is_first]
+
+
+def distinct_in_rows(hashes: Hashes) -> Offsets:
+    """How many different hashes other than 0 each row of [R, N] holds; shape [R]."""
+    ordered = np.sort(hashes, axis=1)
+    is_new = (ordered[:, 1:] != ordered[:, :-1]) & (ordered[:, 1:] != 0)
+    return is_new.sum(1) + (ordered[:, 0] != 0)
+
+
+class HashSet:
+    """Hashes that whole arrays are looked up among, by a Bloom filter before the search."""
+
+    def __init__(self, hashes: Hashes) -> None:
+        self.members = sorted_set(hashes) if len(hashes) else hashes
+        # One bit in 16 or less is set, so that two tables let one stranger in 256 through.
+        num_bits = max(10, (16 * len(self.members)).bit_length())
+        self._shift, self._mask = np.uint64(64 - num_bits), np.uint64((1 << num_bits) - 1)
+        self._high, self._low = np.zeros((2, 1 << num_bits), np.bool_)
+        self._high[self.members >> self._shift] = True
+        self._low[self.members & self._mask] = True
+
+    def positions(self, hashes: Hashes) -> Offsets:
+        """Where in `hashes` a member stands, in order."""
+        maybe = np.flatnonzero(self._high[hashes >> self._shift])
+        if len(maybe):
+            maybe = maybe[self._low[hashes[maybe] & self._mask]]
+        if len(maybe) == 0:
+            return maybe
+        where = np.minimum(np.searchsorted(self.members, hashes[maybe]), len(self.members) - 1)
+        return maybe[self.members[where] == hashes[maybe]]

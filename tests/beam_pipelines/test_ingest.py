@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_pipelines import documents, ingest
+from beam_pipelines import documents, exchange, ingest
 from beam_pipelines.options import local_options
 from snowcoder_jax import languages, storage
 from snowcoder_jax.errors import InputError
-from snowcoder_jax.recipe import Corpus, FolderSource
-from snowcoder_jax.source_files import FileReference
+from snowcoder_jax.recipe_corpus import Corpus, FolderSource, JsonlSource, ParquetSource
+from snowcoder_jax.sources.documents import LedgerRow, SourceDocument
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "languages"
 CONFIG = Corpus(num_shards=3, max_file_bytes=50_000)
@@ -73,7 +77,7 @@ def test_counts_add_up(ingested: tuple[Path, tuple[FolderSource, ...], Any]) -> 
         {"repo": "repo1", "path": "large.py", "reason": "too_large", "bytes": 60_000},
     ]
     assert storage.read_json(str(root / "corpus/ingest.json")) == summary
-    assert not (root / "corpus/ledger/pieces").exists()
+    assert not (root / "corpus/exchange").exists()
 
 
 def test_shards(ingested: tuple[Path, tuple[FolderSource, ...], Any]) -> None:
@@ -138,20 +142,131 @@ def test_missing_sources_are_all_named(tmp_path: Path) -> None:
         run(missing, str(tmp_path / "out"))
 
 
-@given(
-    st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 50)), max_size=30), st.integers(1, 5)
+def test_killed_between_the_pieces_and_the_shards(
+    ingested: tuple[Path, tuple[FolderSource, ...], Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Pieces that are done are not read again; one that was not finished is."""
+    root, sources, summary = ingested
+    output = tmp_path / "corpus"
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ingest, "_too_big", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(sources, str(output))
+    pieces = sorted((output / "exchange/code").glob("*.arrow"))
+    assert len(pieces) == 7
+    (output / "exchange/code/piece-00001.done.json").unlink()
+    pieces[1].write_bytes(b"half")
+    before = pieces[2].stat().st_mtime_ns
+    with monkeypatch.context() as patch:
+        patch.setattr(ingest, "_too_big", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(sources, str(output))
+    assert pieces[2].stat().st_mtime_ns == before
+    assert run(sources, str(output)) == summary
+    assert parquet_bytes(output) == parquet_bytes(root / "corpus")
+
+
+def test_tables_and_archives_give_the_shards_of_the_folder(tmp_path: Path) -> None:
+    """However the same files come, in how many pieces and runs, they end in the same shards."""
+    code = make_sources(tmp_path)[:1]
+    rows = []
+    for path in sorted((tmp_path / "code").rglob("*")):
+        if path.is_file():
+            repo, name = path.parent.name, path.name
+            text = path.read_text() if name != "binary.py" else "\0"
+            rows.append({"repo": repo, "path": name, "content": text, "license": "MIT"})
+    rows.reverse()
+    table = pa.Table.from_pylist(rows)
+    pq.write_table(table, tmp_path / "code.parquet", row_group_size=7)
+    (tmp_path / "lines").mkdir()
+    for part in range(3):
+        with open(tmp_path / f"lines/{part}.jsonl", "w") as f:
+            f.writelines(json.dumps(row) + "\n" for row in rows[part::3])
+    for repo in sorted((tmp_path / "code").iterdir()):
+        shutil.make_archive(str(tmp_path / "zips" / repo.name), "zip", repo)
+
+    expected = run(code, str(tmp_path / "out/folder"))
+    for name, source in {
+        "parquet": ParquetSource("code", str(tmp_path / "code.parquet")),
+        "lines": JsonlSource("code", str(tmp_path / "lines")),
+        "zips": FolderSource("code", str(tmp_path / "zips"), license="MIT"),
+    }.items():
+        assert run((source,), str(tmp_path / "out" / name)) == expected
+        assert parquet_bytes(tmp_path / "out" / name) == parquet_bytes(tmp_path / "out/folder")
+
+
+def test_opt_out_list(tmp_path: Path) -> None:
+    code = make_sources(tmp_path)[:1]
+    (tmp_path / "no.txt").write_text("REPO3\nnobody/nothing\n")
+    config = dataclasses.replace(CONFIG, opt_out=str(tmp_path / "no.txt"))
+    arguments: dict[str, Any] = {"seed": 5, "key": "k", "options": local_options()}
+    summary = ingest.run(code, config, output=str(tmp_path / "out"), **arguments)
+    assert summary["documents"] == 30
+    assert summary["ledger"]["opted_out"] == 1
+    config = dataclasses.replace(CONFIG, opt_out=str(tmp_path / "gone.txt"))
+    with pytest.raises(InputError, match=r"corpus\.opt_out"):
+        ingest.run(code, config, output=str(tmp_path / "other"), **arguments)
+
+
+def document(repo: str, path: str, content: str) -> SourceDocument:
+    return SourceDocument(repo, path, "Python", "MIT", None, content.encode())
+
+
+FILES = st.lists(
+    st.tuples(st.sampled_from("abcd"), st.sampled_from("xyz"), st.text(max_size=20)), max_size=30
 )
-def test_every_file_is_dealt_once(files: list[tuple[str, int]], num_shards: int) -> None:
-    references = [
-        FileReference(repo, f"{i}.py", "", size, "x") for i, (repo, size) in enumerate(files)
-    ]
-    shards = ingest.assign_shards(references, num_shards, seed=1)
-    assert sorted(r.path for s in shards for r in s) == sorted(r.path for r in references)
-    total = sum(size for _, size in files)
-    for repo in "abcd":
-        own = sum(size for name, size in files if name == repo)
-        if own * num_shards <= total:
-            assert sum(any(r.repo == repo for r in s) for s in shards) <= 1
+
+
+@given(FILES, st.integers(1, 5), st.integers(1, 60), st.integers(1, 4))
+def test_every_document_goes_to_one_shard_in_order(
+    tmp_path_factory: pytest.TempPathFactory,
+    files: list[tuple[str, str, str]],
+    num_shards: int,
+    run_bytes: int,
+    num_pieces: int,
+) -> None:
+    """Of any runs and batches, however small."""
+    folder = tmp_path_factory.mktemp("exchange")
+    deal = exchange.Dealing(num_shards, seed=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exchange, "RUN_BYTES", run_bytes)
+        patch.setattr(exchange, "BATCH_BYTES", 7)
+        patch.setattr(exchange, "ROW_GROUP_ROWS", 3)
+        pieces = [exchange.PieceFiles(str(folder / str(n))) for n in range(num_pieces)]
+        for n, piece in enumerate(pieces):
+            items = [document(*file) for file in files[n::num_pieces]]
+            row = LedgerRow("r", str(n), "binary", 1)
+            exchange.write_piece([*items, None, row], piece, deal, "key")
+            assert piece.is_done("key")
+            assert not piece.is_done("other")
+            assert documents.read_table(piece.ledger).num_rows == 1
+        sizes = [documents.read_table(piece.repos) for piece in pieces]
+        repos = pa.concat_tables(sizes).group_by("repo").aggregate([("bytes", "sum")])
+        spread = exchange.too_big(repos["repo"], repos["bytes_sum"], num_shards)
+        total = sum(len(content.encode()) for _, _, content in files)
+        for repo in "abcd":
+            own = sum(len(content.encode()) for r, _, content in files if r == repo)
+            assert (repo in spread) == (own > total // num_shards)
+        deal = exchange.Dealing(num_shards, 1, spread)
+        found = []
+        for index in range(num_shards):
+            tables, counts = exchange.merge(pieces, index, deal)
+            rows = [row for table in tables for row in table.to_pylist()]
+            order = [(row["repo"], row["path"]) for row in rows]
+            assert order == sorted(order)
+            assert all(deal.shard(row["repo"], row["path"]) == index for row in rows)
+            assert sum(c["documents"] for c in counts.values()) == len(rows)
+            assert sum(c["bytes"] for c in counts.values()) == sum(
+                len(row["content"].encode()) for row in rows
+            )
+            found += [(row["repo"], row["path"], row["content"]) for row in rows]
+    assert sorted(found) == sorted(files)
 
 
 TEXT = st.text(max_size=8)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from snowcoder_jax import recipe, tokenizer
+from snowcoder_jax import recipe, recipe_corpus, tokenizer
 from snowcoder_jax.errors import InputError, MachineError
 from snowcoder_jax.evaluation import evaluate as evaluation
 from snowcoder_jax.evaluation import sandbox
@@ -21,7 +21,7 @@ from snowcoder_jax.model import decoder
 
 RECIPE = recipe.Recipe(
     name="tiny",
-    sources=(recipe.InstalledSource("installed"),),
+    sources=(recipe_corpus.InstalledSource("installed"),),
     selections=(),
     phases=(),
     model=recipe.Model(

@@ -122,8 +122,10 @@ def test_why_tells_every_verdict(finished: Path) -> None:
     arguments = [*small_run.command(Path(), finished)[:3], "why", run, "json/decoder.py"]
     result = small_run.run(arguments)
     assert result.returncode == 0, result.stderr
-    for stage in ("rules", "duplicates", "contamination", "policy", "tokens", "quality"):
-        assert f"  {stage}: " in result.stdout, (stage, result.stdout)
+    for stage in ("rules", "duplicates", "contamination", "policy"):
+        assert f"\n  {stage} " in result.stdout, (stage, result.stdout)
+    for title in ("score", "selections", "packed", "signals"):
+        assert f"\n{title}\n" in result.stdout, (title, result.stdout)
 
 
 def test_generate_and_export(finished: Path, tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ class ScriptedTeacher:
 class ContainsLine:
     """A contamination index of one line."""
 
-    def find(self, text: str) -> str | None:
+    def find(self, text: str, language: str | None = None) -> str | None:
         return BENCHMARK_LINE if BENCHMARK_LINE in text else None
 
 

@@ -44,6 +44,9 @@ def test_metadata(
 MIT = """Permission is hereby granted, free of charge, to any person obtaining a copy of this
 software, to deal in the Software without restriction. The above copyright notice and this
 permission notice shall be included in all copies."""
+PADDING = "\n" + "Words of a licence. " * 60
+GNU_AFFERO = "Use with the GNU Affero General Public License, Version 3"
+PERMISSION = "Permission to use, copy, modify, and/or distribute this software for any purpose "
 BSD = "Redistribution and use in source and binary forms, with or without modification. " * 2
 
 
@@ -55,7 +58,32 @@ BSD = "Redistribution and use in source and binary forms, with or without modifi
         (BSD + "Redistributions in binary form must reproduce this.", "BSD-2-Clause"),
         (BSD + "may be used without specific prior written permission", "BSD-3-Clause"),
         ("Apache License\n  Version 2.0, January 2004", "Apache-2.0"),
-        ("GNU GENERAL PUBLIC LICENSE\nVersion 3, 29 June 2007\n" + MIT, "GPL-3.0-only"),
+        ("GNU GENERAL PUBLIC LICENSE\nVersion 3, 29 June 2007\n" + PADDING + MIT, "GPL-3.0-only"),
+        ("GNU GENERAL PUBLIC LICENSE\nVersion 3\n" + PADDING + GNU_AFFERO, "GPL-3.0-only"),
+        ("GNU LESSER GENERAL PUBLIC LICENSE\nVersion 2.1, February 1999", "LGPL-2.1-only"),
+        ("GNU LIBRARY GENERAL PUBLIC LICENSE\nVersion 2, June 1991", "LGPL-2.0-only"),
+        ("GNU AFFERO GENERAL PUBLIC LICENSE\nVersion 3", "AGPL-3.0-only"),
+        ("Mozilla Public License Version 2.0\n" + PADDING + GNU_AFFERO, "MPL-2.0"),
+        ("Eclipse Public License - v 1.0", "EPL-1.0"),
+        ("COMMON DEVELOPMENT AND DISTRIBUTION LICENSE Version 1.0", "CDDL-1.0"),
+        ("Microsoft Public License (Ms-PL)", "MS-PL"),
+        ("The Artistic License 2.0\nCopyright (c) 2000-2006", "Artistic-2.0"),
+        ("DO WHAT THE FUCK YOU WANT TO PUBLIC LICENSE", "WTFPL"),
+        ("Creative Commons Attribution 4.0 International", "CC-BY-4.0"),
+        ("Creative Commons Attribution-ShareAlike 3.0 Unported", "CC-BY-SA-3.0"),
+        ("Creative Commons Attribution-NonCommercial-NoDerivatives 4.0", "CC-BY-NC-ND-4.0"),
+        ("UNICODE LICENSE V3", "Unicode-3.0"),
+        ("University of Illinois/NCSA Open Source License", "NCSA"),
+        (BSD + "All advertising materials mentioning features", "BSD-4-Clause"),
+        (PERMISSION + "with or without fee is hereby granted, provided that", "ISC"),
+        (PERMISSION + "with or without fee is hereby granted.", "0BSD"),
+        (
+            "either of the licenses found in LICENSE.APACHE or LICENSE.BSD",
+            "Apache-2.0 OR BSD-3-Clause",
+        ),
+        ("Released under the MIT license; files under MPL-2.0 are marked.", "MIT AND MPL-2.0"),
+        ('"Commons Clause" License Condition v1.0\n' + PADDING + MIT, "LicenseRef-Commons-Clause"),
+        (MIT + PADDING + '"Commons Clause" License Condition', "MIT AND LicenseRef-Commons-Clause"),
         ("All rights reserved.", ""),
         ("", ""),
     ],
@@ -69,10 +97,3 @@ def test_no_text_raises(text: str) -> None:
     license_names.from_text(text)
     license_names.from_name(text)
     license_names.from_metadata(None, text, [text])
-
-
-def test_license_file_names() -> None:
-    for name in ("LICENSE", "licence.txt", "LICENSE-MIT", "COPYING", "UNLICENSE"):
-        assert license_names.is_license_file(name)
-    for name in ("README", "relicense.py", "main.c"):
-        assert not license_names.is_license_file(name)

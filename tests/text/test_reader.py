@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from snowcoder_jax.text import secrets
 from snowcoder_jax.text.reader import clean_text
@@ -55,3 +57,49 @@ def test_secrets_of_a_notebook_are_redacted_first() -> None:
 def test_broken_notebook(content: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         clean_text(content, "Jupyter Notebook", ())
+
+
+def test_half_a_pair_in_a_notebook_is_no_text() -> None:
+    cell = {"cell_type": "code", "metadata": {}, "outputs": [], "source": "a = '\ud83d'"}
+    notebook = {"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 4}
+    with pytest.raises(ValueError, match="UnicodeEncodeError"):
+        clean_text(json.dumps(notebook), "Jupyter Notebook", ())
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(st.characters(codec=None), max_size=5),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(
+            st.sampled_from(
+                ("cell_type", "source", "metadata", "outputs", "cells", "input", "worksheets")
+            ),
+            inner,
+            max_size=4,
+        ),
+    ),
+    max_leaves=8,
+)
+CELLS = st.fixed_dictionaries(
+    {"cell_type": st.sampled_from(("code", "markdown", "raw", "x")), "source": VALUES},
+    optional={"metadata": VALUES, "outputs": VALUES, "execution_count": VALUES},
+)
+
+
+@given(
+    st.fixed_dictionaries(
+        {"nbformat": st.sampled_from((2, 3, 4, 5, "4", None))},
+        optional={
+            "cells": st.one_of(st.lists(CELLS, max_size=3), VALUES),
+            "worksheets": VALUES,
+            "metadata": VALUES,
+            "nbformat_minor": VALUES,
+        },
+    )
+)
+def test_any_json_is_text_or_a_value_error(notebook: object) -> None:
+    try:
+        script = clean_text(json.dumps(notebook), "Jupyter Notebook", ())
+    except ValueError:
+        return
+    script.encode()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import random
 import string
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snowcoder_jax.text import secrets
+from snowcoder_jax.text import secret_shapes, secrets
 
 
 def alphanumeric(size: int, seed: int = 0) -> str:
@@ -28,6 +29,7 @@ PEM = (
     + "\n-----END RSA PRIVATE KEY-----"
 )
 
+FOUND_MAIL = "ada@analytical-engine.org"
 FOUND = [
     (PEM, "private_key"),
     (PEM.replace("RSA ", ""), "private_key"),
@@ -41,6 +43,11 @@ FOUND = [
     ("glpat-" + alphanumeric(20), "key"),
     ("sk_live_" + alphanumeric(24), "key"),
     ("hf_" + alphanumeric(34), "key"),
+    ("SG." + alphanumeric(22) + "." + alphanumeric(43), "key"),
+    ("SK" + "0123456789abcdef" * 2, "key"),
+    ("MT" + alphanumeric(22) + "." + alphanumeric(6) + "." + alphanumeric(38), "key"),
+    ("1234567890:AA" + alphanumeric(33), "key"),
+    ("MIIEpAIBAAKC" + alphanumeric(300), "private_key"),
     ("ada.lovelace+notes@analytical-engine.org", "email"),
     ("m.mueller@uni-wien.ac.at", "email"),
     ("8.134.77.201", "ip_address"),
@@ -105,6 +112,15 @@ def test_assigned_random_strings(line: str) -> None:
         "token = 'your-token-goes-here-1234567'",
         "secret_name = 'projects/alpha/secrets/database'",
         "api_key = os.environ['API_KEY_OF_SERVICE']",
+        "token_sha256 = '" + "0123456789abcdef" * 4 + "'",
+        "<assembly publicKeyToken='b77a5c561934e089'/>",
+        "tokenizer.from_pretrained('alpha/Beta2-7B-0414')",
+        "newSecretKey('PBKDF2WithHmacSHA256')",
+        "password='Admin'",
+        "mysql://root:root@localhost/db https://user:password@host.net",
+        "https://unpkg.com/@angular/core@12.3.1 chacha20-poly1305@openssh.com",
+        "1.3.132.34 2.5.29.37 [23.2.4.1] sqlite 3.6.23.1",
+        "if '-----BEGIN PRIVATE KEY-----' in x and '-----END PRIVATE KEY-----' in x: pass",
         "key = 'd41d8cd98f00b204e9800998ecf8427e'",
         "-----BEGIN PUBLIC KEY-----\n" + alphanumeric(64) + "\n-----END PUBLIC KEY-----",
     ],
@@ -119,9 +135,58 @@ def test_one_secret_has_one_number() -> None:
     assert redacted == "<EMAIL_1> <EMAIL_2> <EMAIL_1> <IP_ADDRESS_1>"
 
 
-def test_a_megabyte_without_a_break_is_quick() -> None:
-    for text in ("a" * 10**6, "@" * 10**6, "1." * 500_000, "a@" * 500_000, "2000:" * 200_000):
-        secrets.find_spans(text)
+def test_a_value_named_once_is_redacted_everywhere() -> None:
+    value = alphanumeric(32, 3)
+    text = f'api_key = "{value}"\ncall("{value}")\n# {value[:-1]}\n'
+    once = secrets.redact(text, secrets.find_spans(text))
+    assert once == f'api_key = "<KEY_1>"\ncall("<KEY_1>")\n# {value[:-1]}\n'
+
+
+def test_an_escape_before_a_secret_is_kept() -> None:
+    r"""In the JSON of a notebook `\<EMAIL_1>` would be no escape, and the file no JSON."""
+    lines = ["ada@analytical-engine.org", "ghp_" + alphanumeric(36), "93.184.216.34"]
+    text = json.dumps({"source": "# \n" + "\n".join(lines) + "\té" + lines[0]})
+    once = secrets.redact(text, secrets.find_spans(text))
+    source = "# \n<EMAIL_1>\n<KEY_1>\n<IP_ADDRESS_1>\té<EMAIL_1>"
+    assert json.loads(once) == {"source": source}
+
+
+def test_a_key_over_several_strings_of_a_notebook_leaves_json() -> None:
+    lines = f"key = '''{PEM}'''".splitlines(keepends=True)
+    text = json.dumps({"source": lines}, indent=1)
+    (span,) = secrets.find_spans(text)
+    assert span["kind"] == "private_key"
+    assert json.loads(secrets.redact(text, [span])) == {"source": ["key = '''<PRIVATE_KEY_1>'''"]}
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("postgresql://ada:{}@db.engine.net:5432/main", "PASSWORD"),
+        ("https://{}@github.com/a/b", "KEY"),
+        ("Authorization: Bearer {}", "KEY"),
+        ("<password>{}</password>", "PASSWORD"),
+        ("curl 'https://a.net/v1?api_key={}&page=2'", "KEY"),
+        ('val token: String = "{}"', "KEY"),
+        ("os.getenv('SERVICE_TOKEN', '{}')", "KEY"),
+        ("export DB_PASSWORD={}\n", "PASSWORD"),
+    ],
+)
+def test_only_the_secret_of_a_line_is_replaced(text: str, kind: str) -> None:
+    full = text.format(alphanumeric(32, 5))
+    redacted = secrets.redact(full, secrets.find_spans(full))
+    assert redacted == text.format(f"<{kind}_1>")
+
+
+def test_large_hostile_texts_end() -> None:
+    """Every quantifier is bounded: no shape takes quadratic time on its own beginning."""
+    size = 40_000
+    units = [literal.decode() for literal in secret_shapes.LITERALS]
+    units += ["a", "@", "1.", "a@", "2000:", "://a:b", "token='", "password: aB1", "Bearer a"]
+    units += ["-----BEGIN PRIVATE KEY-----" + "A" * 70, "\\n", "SK" + "0" * 32]
+    for unit in units:
+        secrets.find_spans(unit * (size // len(unit)))
+        secrets.find_spans((unit + "aB1-") * (size // (len(unit) + 4)))
     assert kinds("-----BEGIN PRIVATE KEY-----" * 10_000) == []
 
 
@@ -140,6 +205,14 @@ TRICKY = st.lists(
                 '"',
                 "version ",
                 "token='",
+                "password=",
+                'api_key: "',
+                "://ada:",
+                "Bearer ",
+                "\\n",
+                "</",
+                "\U0001f511",
+                "\ud83d",
                 "key: ",
                 "\n",
                 "ü",
@@ -156,48 +229,21 @@ TRICKY = st.lists(
 @given(TRICKY)
 def test_redaction_keeps_utf8_and_is_idempotent(text: str) -> None:
     spans = secrets.find_spans(text)
-    size = len(text.encode())
+    data = text.encode("utf-8", "surrogatepass")
+    size = len(data)
+    assert {s["kind"] for s in spans} <= set(secrets.KINDS)
     assert all(0 <= s["start"] < s["end"] <= size for s in spans)
     assert all(a["end"] <= b["start"] for a, b in itertools.pairwise(spans))
+    for span in spans:
+        data[span["start"] : span["end"]].decode("utf-8", "surrogatepass")  # whole characters
     once = secrets.redact(text, spans)
-    once.encode("utf-8")
     assert secrets.redact(once, secrets.find_spans(once)) == once
 
 
-@given(st.text(st.characters(codec=None)))
-def test_any_text_survives(text: str) -> None:
-    if not secrets.find_spans(text):
-        assert secrets.redact(text, []) == text
-
-
-def test_planted_set() -> None:
-    """300 secrets of all kinds in code: at least 95% found; 300 harmless lines: at most 1%."""
-    drawn = random.Random(7)
-
-    def some(alphabet: str, size: int) -> str:
-        return "".join(drawn.choices(alphabet, k=size))
-
-    lower, mixed = string.ascii_lowercase, string.ascii_letters + string.digits
-    makers = [
-        lambda: f"{some(lower, 6)}.{some(lower, 5)}@{some(lower, 8)}.{drawn.choice(['com', 'de'])}",
-        lambda: ".".join(str(drawn.randint(21, 99)) for _ in range(4)),
-        lambda: "ghp_" + some(mixed, 36),
-        lambda: "AKIA" + some(string.ascii_uppercase + "234567", 16),
-        lambda: "xoxp-" + some(string.digits, 12) + "-" + some(mixed, 24),
-        lambda: "AIza" + some(mixed + "_-", 34) + "x",
-    ]
-    planted = [makers[i % len(makers)]() for i in range(300)]
-    num_found = 0
-    for secret in planted:
-        text = f"def f():\n    value = '{secret}'\n    return value\n"
-        spans = secrets.find_spans(text)
-        num_found += any(text[s["start"] : s["end"]] == secret for s in spans)
-    harmless = [
-        f"{some(lower, 8)}_{i} = {some(lower, 4)}.{some(lower, 5)}({some(string.digits, 5)}, "
-        f"'{some(lower, 12)}', 0x{some('0123456789abcdef', 16)}, {i}.{i}.{i % 7})\n"
-        for i in range(300)
-    ]
-    num_false = sum(bool(secrets.find_spans(line)) for line in harmless)
-    print(f"secrets: {num_found} of 300 found, {num_false} of 300 harmless lines flagged")
-    assert num_found >= 285
-    assert num_false <= 3
+@given(st.text(st.characters(codec=None)), st.text(st.characters(codec=None)))
+def test_text_around_a_secret_survives(before: str, after: str) -> None:
+    """Lone surrogates and astral characters too: offsets are bytes, the rest is unchanged."""
+    text = f"{before}\n{FOUND_MAIL}\n{after}"
+    redacted = secrets.redact(text, secrets.find_spans(text))
+    assert redacted.startswith(f"{before}\n<EMAIL_")
+    assert redacted.endswith(f"_1>\n{after}")

@@ -1,0 +1,229 @@
+"""The corpus stages against datatrove, and their speed, growth and memory by themselves.
+
+Every side of every comparison is a process of its own, alternated; figures are medians, with the
+time that the same process takes for one document (start-up) subtracted. Input: distinct files
+installed in this environment, as Parquet. Prints both sides' raw figures, then one JSON object.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from typing import Any
+
+import psutil
+from corpus_parts import inputs
+from corpus_parts.inputs import File
+
+NUM_RUNS = 5
+PEER_BYTES = 6_000_000
+ALONE_BYTES = 24_000_000
+GROWTH = (1, 4, 16)
+GROWTH_BYTES = 4_000_000  # of the smallest corpus
+SMALL_DOCUMENT_LINES = 24
+SMALL_DOCUMENTS = (10_000, 40_000)
+
+
+class Bench:
+    """Runs one side on one input as a process, and remembers what start-up costs."""
+
+    def __init__(self, folder: str, tokenizer: str) -> None:
+        self._folder = folder
+        self._tokenizer = tokenizer
+        self._count = 0
+
+    def path(self, name: str) -> str:
+        return os.path.join(self._folder, name)
+
+    def run(self, side: str, source: str, *arguments: str) -> dict[str, Any]:
+        """Seconds, peak memory of the process tree, and what the side printed."""
+        self._count += 1
+        output = self.path(f"output-{self._count}")
+        module = f"corpus_parts.{side}"
+        command = [sys.executable, "-m", module, source, self._tokenizer, output, *arguments]
+        with open(self.path("log"), "w", encoding="utf-8") as log:
+            start = time.monotonic()
+            process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=log, text=True, env=_environment()
+            )
+            printed, _ = process.communicate()
+            seconds = time.monotonic() - start
+        if process.returncode:
+            with open(self.path("log"), encoding="utf-8") as log:
+                sys.exit(f"{' '.join(command)} failed:\n{log.read()[-3000:]}")
+        subprocess.run(["rm", "-rf", output], check=True)
+        return {"seconds": seconds, **json.loads(printed.splitlines()[-1])}
+
+    def alternate(
+        self, sides: dict[str, Sequence[str]], sources: dict[str, str]
+    ) -> dict[str, dict[str, Any]]:
+        """Each side (name -> module and arguments) on its source, `NUM_RUNS` times in turn.
+
+        Start-up is measured the same way, on the source `tiny` of the side.
+        """
+        runs: dict[str, list[dict[str, Any]]] = {name: [] for name in sides}
+        starts: dict[str, list[float]] = {name: [] for name in sides}
+        for _ in range(NUM_RUNS):
+            for name, (side, *arguments) in sides.items():
+                starts[name].append(self.run(side, sources["tiny"], *arguments)["seconds"])
+                runs[name].append(self.run(side, sources[name], *arguments))
+        result = {}
+        for name in sides:
+            seconds = statistics.median(r["seconds"] for r in runs[name])
+            start = statistics.median(starts[name])
+            result[name] = {**runs[name][-1], "seconds": seconds - start, "start_seconds": start}
+            print(f"  {name}: {seconds:.2f} s, of that start-up {start:.2f} s", flush=True)
+        return result
+
+
+def _environment() -> dict[str, str]:
+    here = os.path.dirname(os.path.abspath(__file__))
+    # One thread each, so that a worker is a core, on both sides.
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "RAYON_NUM_THREADS", "ARROW_NUM_THREADS"), "1")
+    threads |= {"TOKENIZERS_PARALLELISM": "false", "OMP_THREAD_LIMIT": "1"}
+    return {**os.environ, **threads, "PYTHONPATH": here, "PYTHONHASHSEED": "0"}
+
+
+def against_datatrove(bench: Bench, files: Sequence[File]) -> dict[str, float]:
+    """The peer's job: filters, MinHash, tokens; one worker and two."""
+    chosen = inputs.take_bytes(files, PEER_BYTES)
+    num_bytes = sum(f.num_bytes for f in chosen)
+    print(
+        f"datatrove {version('datatrove')}, {inputs.NGRAM_WORDS}-grams, {inputs.BANDS} x "
+        f"{inputs.ROWS}; {len(chosen)} distinct documents, {num_bytes / 1e6:.1f} MB"
+    )
+    figures: dict[str, float] = {}
+    for workers in (1, 2):
+        source = bench.path(f"peer-{workers}")
+        inputs.write_parquet(chosen, source, workers)
+        inputs.write_parquet(chosen[:workers], bench.path(f"tiny-{workers}"), workers)
+        sides = {"ours": ("ours", str(workers), "tokens"), "datatrove": ("peer", str(workers))}
+        sources = {"ours": source, "datatrove": source, "tiny": bench.path(f"tiny-{workers}")}
+        result = bench.alternate(sides, sources)
+        rates = {name: len(chosen) / side["seconds"] for name, side in result.items()}
+        passed = {name: set(side["passed"]) for name, side in result.items()}
+        differ = len(passed["ours"] ^ passed["datatrove"]) / len(chosen)
+        print(
+            f"  {workers} worker(s): ours {rates['ours']:.0f}, datatrove {rates['datatrove']:.0f} "
+            f"documents/s; passed the filters {len(passed['ours'])} and "
+            f"{len(passed['datatrove'])}, differing in {differ:.2%} of all documents; kept "
+            f"{result['ours']['kept']} and {result['datatrove']['kept']}"
+        )
+        name = f"datatrove_ratio_{workers}_worker" + ("s" if workers > 1 else "")
+        figures[name] = rates["ours"] / rates["datatrove"]
+    return figures
+
+
+def alone(bench: Bench, files: Sequence[File]) -> dict[str, float]:
+    """From Parquet to packed records, one core and two."""
+    chosen = inputs.take_bytes(files, ALONE_BYTES)
+    megabytes = sum(f.num_bytes for f in chosen) / 1e6
+    print(f"from Parquet to records: {len(chosen)} distinct documents, {megabytes:.1f} MB")
+    source = bench.path("alone")
+    inputs.write_parquet(chosen, source, 4)
+    sides = {
+        "records": ("ours", "1", "records"),
+        "records, 2 workers": ("ours", "2", "records"),
+        "records, parsed": ("ours", "1", "records-parsed"),
+    }
+    result = bench.alternate(sides, {**dict.fromkeys(sides, source), "tiny": bench.path("tiny-1")})
+    seconds = {name: side["seconds"] for name, side in result.items()}
+    return {
+        "megabytes_per_second_per_core": megabytes / seconds["records"],
+        "megabytes_per_second_per_core_parsed": megabytes / seconds["records, parsed"],
+        "two_worker_gain": seconds["records"] / seconds["records, 2 workers"],
+    }
+
+
+def growth(bench: Bench, files: Sequence[File]) -> dict[str, float]:
+    """Time over corpora of 1, 4 and 16 times the size, and memory over many small documents."""
+    start = bench.run("ours", bench.path("tiny-1"), "1", "records")["seconds"]
+    points = []
+    rest = list(files)
+    for factor in GROWTH:
+        chosen = inputs.take_bytes(rest, factor * GROWTH_BYTES)
+        rest = rest[len(chosen) :]  # distinct corpora, not each a part of the next
+        source = bench.path(f"growth-{factor}")
+        inputs.write_parquet(chosen, source, 4)
+        times = [bench.run("ours", source, "1", "records")["seconds"] for _ in range(3)]
+        num_bytes = sum(f.num_bytes for f in chosen)
+        points.append((num_bytes, statistics.median(times) - start))
+        print(f"  {num_bytes / 1e6:.1f} MB: {points[-1][1]:.2f} s", flush=True)
+    memory = []
+    small = list(_first(inputs.pieces(files, SMALL_DOCUMENT_LINES), max(SMALL_DOCUMENTS)))
+    for count in SMALL_DOCUMENTS:
+        source = bench.path(f"small-{count}")
+        inputs.write_parquet(small[:count], source, 4)
+        peak = bench.run("ours", source, "1", "records")["peak_memory_bytes"]
+        memory.append(peak)
+        print(f"  {count} documents: peak {peak / 1e6:.0f} MB", flush=True)
+    return {
+        "growth_exponent": _slope(points),
+        "bytes_per_added_document": (memory[1] - memory[0])
+        / (SMALL_DOCUMENTS[1] - SMALL_DOCUMENTS[0]),
+    }
+
+
+def _first(items: Any, count: int) -> list[Any]:
+    result = [item for _, item in zip(range(count), items, strict=False)]
+    assert len(result) == count, f"only {len(result)} small documents"
+    return result
+
+
+def _slope(points: Sequence[tuple[float, float]]) -> float:
+    """Of the least-squares line through (log x, log y)."""
+    xs = [math.log(x) for x, _ in points]
+    ys = [math.log(y) for _, y in points]
+    return statistics.linear_regression(xs, ys).slope
+
+
+def beam_overhead(bench: Bench) -> dict[str, float]:
+    """The same functions through Beam and in a plain loop, alternated in one process."""
+    seconds = bench.run("plain_loop", bench.path("alone"), str(NUM_RUNS))
+    beam, loop = (statistics.median(seconds[name]) for name in ("beam", "plain_loop"))
+    print(f"  through Beam {beam:.2f} s, plain loop {loop:.2f} s")
+    return {"beam_overhead": beam / loop - 1}
+
+
+def parts(bench: Bench) -> dict[str, float]:
+    """Pure functions on one core."""
+    result = bench.run("parts", bench.path("alone"), str(NUM_RUNS))
+    return {name: value for name, value in result.items() if name != "seconds"}
+
+
+def main() -> None:
+    begin = time.monotonic()
+    machine = (
+        f"{platform.machine()}, {os.cpu_count()} cores, {psutil.virtual_memory().total >> 30} GiB"
+    )
+    print(f"machine: {machine}, Python {platform.python_version()}")
+    files = inputs.installed_files()
+    figures: dict[str, Any] = {"machine": machine}
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer = os.path.join(folder, "tokenizer")
+        inputs.train_tokenizer(files, tokenizer)
+        bench = Bench(folder, tokenizer)
+        steps: list[Callable[[], dict[str, float]]] = [
+            lambda: against_datatrove(bench, files),
+            lambda: alone(bench, files),
+            lambda: parts(bench),
+            lambda: beam_overhead(bench),
+            lambda: growth(bench, files),
+        ]
+        for step in steps:
+            figures |= {name: round(value, 3) for name, value in step().items()}
+    figures["benchmark_seconds"] = round(time.monotonic() - begin)
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()

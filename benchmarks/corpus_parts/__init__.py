@@ -1,0 +1,1 @@
+"""The two sides of benchmarks/corpus.py, and what both of them read."""
