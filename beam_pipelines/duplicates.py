@@ -157,8 +157,8 @@ def _best_of_shard(
     if len(members) == 0:
         return
     (shard,) = parts["shard"]
-    table = _ranked(shard, members[:, 0] & ROW_MASK, verdicts)
     rows = members[:, 0] & ROW_MASK
+    table = _ranked(shard, rows, verdicts)
     num_bytes = scratch.load("bytes", index, 1)[rows, 0]
     names = ("document", "text", "cluster")
     for name, column in zip((*names, "num_bytes"), (*members.T[:3], num_bytes), strict=True):
@@ -185,8 +185,8 @@ def _ranked(shard: Shard, wanted: Rows, verdicts: Sequence[str]) -> pa.Table:
             "id": table["id"],
             "repo": table["repo"],
             "path": table["path"],
-            "passes": passes.astype(np.int8),  # booleans cannot be sorted by
-            "permissive": permissive[license_of.indices.to_numpy()].astype(np.int8),
+            "passes": passes,
+            "permissive": permissive[license_of.indices.to_numpy()],
             "stars": table["stars"].fill_null(0),
         }
     )

@@ -25,12 +25,13 @@ from corpus_parts import inputs
 from corpus_parts.inputs import File
 
 NUM_RUNS = 5
+NUM_STARTS = 3
 PEER_BYTES = 6_000_000
-ALONE_BYTES = 24_000_000
+ALONE_BYTES = 20_000_000
 GROWTH = (1, 4, 16)
-GROWTH_BYTES = 4_000_000  # of the smallest corpus
+GROWTH_BYTES = 3_000_000  # of the smallest corpus
 SMALL_DOCUMENT_LINES = 24
-SMALL_DOCUMENTS = (10_000, 40_000)
+SMALL_DOCUMENTS = (8_000, 32_000)
 
 
 class Bench:
@@ -68,13 +69,14 @@ class Bench:
     ) -> dict[str, dict[str, Any]]:
         """Each side (name -> module and arguments) on its source, `NUM_RUNS` times in turn.
 
-        Start-up is measured the same way, on the source `tiny` of the side.
+        Start-up is measured the same way, `NUM_STARTS` times, on the source `tiny`.
         """
         runs: dict[str, list[dict[str, Any]]] = {name: [] for name in sides}
         starts: dict[str, list[float]] = {name: [] for name in sides}
-        for _ in range(NUM_RUNS):
+        for number in range(NUM_RUNS):
             for name, (side, *arguments) in sides.items():
-                starts[name].append(self.run(side, sources["tiny"], *arguments)["seconds"])
+                if number < NUM_STARTS:
+                    starts[name].append(self.run(side, sources["tiny"], *arguments)["seconds"])
                 runs[name].append(self.run(side, sources[name], *arguments))
         result = {}
         for name in sides:
@@ -163,9 +165,12 @@ def growth(bench: Bench, files: Sequence[File]) -> dict[str, float]:
     for count in SMALL_DOCUMENTS:
         source = bench.path(f"small-{count}")
         inputs.write_parquet(small[:count], source, 4)
-        peak = bench.run("ours", source, "1", "records")["peak_memory_bytes"]
-        memory.append(peak)
-        print(f"  {count} documents: peak {peak / 1e6:.0f} MB", flush=True)
+        result = bench.run("ours", source, "1", "records")
+        memory.append(result["peak_memory_bytes"])
+        print(
+            f"  {count} small documents: {result['seconds']:.1f} s, peak {memory[-1] / 1e6:.0f} MB",
+            flush=True,
+        )
     return {
         "growth_exponent": _slope(points),
         "bytes_per_added_document": (memory[1] - memory[0])
@@ -189,8 +194,15 @@ def _slope(points: Sequence[tuple[float, float]]) -> float:
 def beam_overhead(bench: Bench) -> dict[str, float]:
     """The same functions through Beam and in a plain loop, alternated in one process."""
     seconds = bench.run("plain_loop", bench.path("alone"), str(NUM_RUNS))
-    beam, loop = (statistics.median(seconds[name]) for name in ("beam", "plain_loop"))
-    print(f"  through Beam {beam:.2f} s, plain loop {loop:.2f} s")
+    start = bench.run("plain_loop", bench.path("tiny-1"), str(NUM_RUNS))
+    beam, loop = (
+        statistics.median(seconds[name]) - statistics.median(start[name])
+        for name in ("beam", "plain_loop")
+    )
+    print(
+        f"  through Beam {beam:.2f} s, plain loop {loop:.2f} s; start-up "
+        f"{statistics.median(start['beam']):.2f} and {statistics.median(start['plain_loop']):.2f} s"
+    )
     return {"beam_overhead": beam / loop - 1}
 
 

@@ -2,8 +2,8 @@
 
     python -m corpus_parts.plain_loop INPUT TOKENIZER OUTPUT NUM_TIMES
 
-The loop calls the same functions on the same batches and writes the same attribute files; only
-duplicates, which shuffle, become their pure functions over all documents in one list. Prints one
+The loop calls the same functions on the same batches and writes attribute files as the stages do;
+only duplicates, which shuffle, become their pure functions with all keys in one place. Prints one
 JSON object: seconds of both, alternated, in this one process.
 """
 
@@ -19,7 +19,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from beam_pipelines import contamination, documents, ingest, rules, secrets, select, tokens
+from beam_pipelines import (
+    contamination,
+    documents,
+    duplicates,
+    ingest,
+    rules,
+    secrets,
+    select,
+    tokens,
+)
 from beam_pipelines.options import local_options
 from corpus_parts import ours
 from corpus_parts.ours import KEY, SEED, Job
@@ -43,13 +52,16 @@ def judge_and_encode(job: Job) -> None:
     _find_duplicates(job)
     _shard_loop(job, "secrets", secrets.SECRETS_SCHEMA, secrets.find_batch)
 
+    judges = ("rules", "contamination", "duplicates")
+
     def policy(table: pa.Table, *verdicts: pa.Table) -> pa.Table:
-        stages = ("rules", "contamination")
         return select.apply_policy(
-            table, *verdicts, stages=stages, permissive_only=True, seed=SEED, heldout_share=0.0
+            table, *verdicts, stages=judges, permissive_only=True, seed=SEED, heldout_share=0.0
         )
 
-    _shard_loop(job, "policy", select.POLICY_SCHEMA, policy, ("rules", "contamination"))
+    _shard_loop(
+        job, "policy", select.POLICY_SCHEMA, policy, ("rules", "contamination", "duplicates")
+    )
 
     def encode(table: pa.Table, spans: pa.Table) -> pa.Table:
         return tokens.encode_documents(table, spans, tokenizer_folder=job.tokenizer)
@@ -88,19 +100,64 @@ def _batches(shard: documents.Shard) -> Iterator[pa.Table]:
 
 
 def _find_duplicates(job: Job) -> None:
-    config = job.corpus.duplicates
-    sets: list[Any] = []
-    keys: list[Any] = []
+    """What the stage does, with all keys of the corpus in one place: the text is read for its keys,
+    and the candidates' text again for their shingles; the kept of a cluster is the longest."""
+    config, num_before = job.corpus.duplicates, 0
+    keys, numbers, sizes = [], [], []
     for shard in documents.list_shards(job.folder("corpus")):
         for batch in _batches(shard):
             texts = batch["content"].to_pylist()
-            keys += [text_duplicates.exact_key(text) for text in texts]
-            sets += [text_duplicates.shingles(text, config.ngram_words) for text in texts]
-    numbers = np.array([i for i, s in enumerate(sets) if len(s)], np.int64)
-    bands = text_duplicates.band_keys([sets[i] for i in numbers], config.bands, config.rows)
-    pairs = text_duplicates.candidate_pairs(bands.ravel(), np.repeat(numbers, config.bands))
-    near = [p for p in pairs if text_duplicates.jaccard(sets[p[0]], sets[p[1]]) >= config.threshold]
-    components.connected_components(np.array(near, np.int64).reshape(-1, 2))
+            text_duplicates.exact_rows(texts)
+            grams = [text_duplicates.word_ngrams(text, config.ngram_words) for text in texts]
+            with_words = [i for i, g in enumerate(grams) if len(g)]
+            bands = text_duplicates.band_keys(
+                [grams[i] for i in with_words], config.bands, config.rows
+            )
+            keys.append(bands.ravel())
+            numbers.append(np.repeat(num_before + np.array(with_words, np.int64), config.bands))
+            sizes += [len(text) for text in texts]
+            num_before += len(texts)
+    pairs = text_duplicates.candidate_pairs(np.concatenate(keys), np.concatenate(numbers))
+    sets = _shingles_of(job, set(pairs.ravel().tolist()))
+    similarity = [text_duplicates.jaccard(sets[a], sets[b]) for a, b in pairs.tolist()]
+    near = pairs[np.array(similarity) >= config.threshold]
+    cluster_of = np.arange(num_before)
+    labels = components.connected_components(near)
+    cluster_of[labels[:, 0]] = labels[:, 1]
+    best: dict[int, int] = {}
+    for number, cluster in enumerate(cluster_of.tolist()):
+        if cluster not in best or sizes[number] > sizes[best[cluster]]:
+            best[cluster] = number
+    _write_duplicates(job, [number == best[c] for number, c in enumerate(cluster_of.tolist())])
+
+
+def _shingles_of(job: Job, wanted: set[int]) -> dict[int, Any]:
+    sets, number = {}, 0
+    for shard in documents.list_shards(job.folder("corpus")):
+        for batch in _batches(shard):
+            rows = [i for i in range(batch.num_rows) if number + i in wanted]
+            texts = batch["content"].take(pa.array(rows, pa.int64())).to_pylist()
+            for row, text in zip(rows, texts, strict=True):
+                sets[number + row] = text_duplicates.shingles(
+                    text, job.corpus.duplicates.ngram_words
+                )
+            number += batch.num_rows
+    return sets
+
+
+def _write_duplicates(job: Job, kept: list[bool]) -> None:
+    start = 0
+
+    def judge(table: pa.Table) -> pa.Table:
+        nonlocal start
+        is_kept = kept[start : start + table.num_rows]
+        start += table.num_rows
+        columns = {name: pa.nulls(table.num_rows) for name in duplicates.DUPLICATES_SCHEMA.names}
+        columns |= {"id": table["id"], "kept": pa.array(is_kept)}
+        columns["verdict"] = pa.array(["pass" if k else "drop" for k in is_kept])
+        return pa.table(columns)
+
+    _shard_loop(job, "duplicates", duplicates.DUPLICATES_SCHEMA, judge)
 
 
 def main() -> None:
