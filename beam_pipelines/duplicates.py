@@ -70,9 +70,9 @@ def run(
     better document has the same text. Where the stage was interrupted it is done again whole.
     """
     shards = documents.list_shards(corpus)
+    scratch = Scratch(storage.join(output, "scratch"))
+    storage.remove(scratch.folder)
     if not all(storage.is_done(documents.attribute_path(output, s), key) for s in shards):
-        scratch = Scratch(storage.join(output, "scratch"))
-        storage.remove(scratch.folder)
         with beam.Pipeline(options=options) as pipeline:
             duplicate_pairs.add_pairs(
                 _numbered(pipeline, shards),

@@ -77,7 +77,9 @@ def run(
 
     num_shards = corpus_config.num_shards
     paths = [_document_path(output, s.name, i) for s in recipe_sources for i in range(num_shards)]
-    is_whole = all(storage.is_done(path, key) for path in paths)
+    is_whole = all(storage.is_done(path, key) for path in paths) and all(
+        storage.exists(_ledger_path(output, source.name)) for source in recipe_sources
+    )
     if is_whole and documents.stage_done(output, key) and storage.exists(summary_path):
         storage.remove(_exchange_folder(output))
         return dict(storage.read_json(summary_path))
@@ -196,7 +198,7 @@ def _summarise(
         ledgers = [documents.read_table(piece.ledger) for piece in pieces]
         ledger = pa.concat_tables([LEDGER_SCHEMA.empty_table(), *ledgers])
         ledger = ledger.sort_by([(n, "ascending") for n in LEDGER_SCHEMA.names])
-        path = storage.join(output, "ledger", f"{name}.parquet")
+        path = _ledger_path(output, name)
         exchange.write_table(path, ledger)
 
         num_other = sum(storage.read_json(piece.done)["other"] for piece in pieces)
@@ -213,6 +215,10 @@ def _summarise(
                 f"{len(recipe.known_languages())} languages; {path} lists what was refused."
             )
     return {"key": key, **_total(list(by_source.values())), "sources": by_source}
+
+
+def _ledger_path(output: str, source: str) -> str:
+    return storage.join(output, "ledger", f"{source}.parquet")
 
 
 def _counts(num_other: int, ledger: pa.Table, shards: Sequence[dict[str, Any]]) -> dict[str, Any]:

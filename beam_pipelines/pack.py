@@ -267,7 +267,7 @@ def _write_partition(
         ],
         schema=SOURCES_SCHEMA,
     )
-    with storage.atomic_path(path.removesuffix(".array_record") + ".sources.parquet") as temporary:
+    with storage.atomic_path(_sources_path(path)) as temporary:
         pq.write_table(sources, temporary)
     storage.write_manifest(path, key, rows=num_records)
     manifest = storage.read_manifest(path)
@@ -289,7 +289,14 @@ def _is_packed(done_path: str, output: str, key: str) -> bool:
         return False
     done = storage.read_json(done_path)
     paths = [storage.join(output, shard["path"]) for shard in done["shards"]]
-    return done["key"] == key and all(storage.is_done(path, key) for path in paths)
+    return done["key"] == key and all(
+        storage.is_done(path, key) and storage.exists(_sources_path(path)) for path in paths
+    )
+
+
+def _sources_path(path: str) -> str:
+    """Of a packed shard: which documents it holds, and where."""
+    return path.removesuffix(".array_record") + ".sources.parquet"
 
 
 class _PackFn(beam.DoFn):

@@ -247,20 +247,28 @@ def language_budgets(
 
     Args:
       available: tokens (or documents) of each language that may be used.
-      budget: None takes everything, and the named shares then bound the others.
+      budget: None takes as much as there is; with named shares, as much as keeps them.
       shares: language -> share of the whole.
     """
     present = {language: shares[language] for language in shares if available.get(language)}
     rest = {k: v for k, v in available.items() if k not in present}
     if budget is None and not present:
         return {k: float(v) for k, v in available.items()}
-    total = float(budget if budget is not None else sum(available.values()))
     named = sum(present.values())
-    if not sum(rest.values()):
-        total /= named or 1.0
+    num_rest = sum(rest.values())
+    whole = 1.0 if num_rest else named or 1.0  # what the shares come to
+    if budget is None:
+        limits = [
+            available[language] * whole / share for language, share in present.items() if share
+        ]
+        if num_rest and named < 1:
+            limits.append(num_rest / (1 - named))
+        total = min(limits, default=0.0) / whole
+    else:
+        total = budget / whole
     result = {language: total * share for language, share in present.items()}
     for language, amount in rest.items():
-        result[language] = total * (1 - named) * amount / max(1, sum(rest.values()))
+        result[language] = total * (1 - named) * amount / max(1, num_rest)
     return result
 
 

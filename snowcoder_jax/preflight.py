@@ -15,6 +15,8 @@ import yaml
 from snowcoder_jax import storage, strict
 from snowcoder_jax.errors import InputError
 from snowcoder_jax.recipe import Recipe, VllmTeacher
+from snowcoder_jax.recipe_corpus import FolderSource
+from snowcoder_jax.sources import paths
 from snowcoder_jax.sources.check import check_opt_out, check_source
 from snowcoder_jax.strict import Fault, nearest
 from snowcoder_jax.text import benchmarks
@@ -53,7 +55,7 @@ def _message(recipe: Recipe, faults: list[Fault]) -> str:
 
 def _placeholders(recipe: Recipe) -> Iterator[Fault]:
     """The paths that a shipped recipe leaves to its user."""
-    paths = {
+    by_field = {
         "output": (recipe.output,),
         **{f"sources.{s.name}.path": (getattr(s, "path", ""),) for s in recipe.sources},
         "corpus.opt_out": (recipe.corpus.opt_out or "",),
@@ -61,7 +63,7 @@ def _placeholders(recipe: Recipe) -> Iterator[Fault]:
         "annotator.encoder": (recipe.annotator.encoder,),
         "annotator.positives": recipe.annotator.positives,
     }
-    for field, named in paths.items():
+    for field, named in by_field.items():
         for path in named:
             if PLACEHOLDER in path:
                 yield Fault(field, f"`{path}` is a placeholder", "Put your own path there.")
@@ -80,6 +82,13 @@ def _sources(recipe: Recipe) -> Iterator[Fault]:
 
 
 def _output(recipe: Recipe) -> Iterator[Fault]:
+    output = os.path.realpath(recipe.output) + os.sep
+    for source in recipe.sources:
+        folders = paths.expand(source.path) if isinstance(source, FolderSource) else []
+        if any(output.startswith(os.path.realpath(f) + os.sep) for f in folders):
+            # The run would read what it writes, and find its source changed at every start.
+            mend = "Set `output` to a folder outside of it."
+            yield Fault("output", f"lies inside the source `{source.name}`", mend)
     probe = storage.join(run_folder(recipe), f".probe-{uuid.uuid4().hex}")
     try:
         storage.write_bytes(probe, b"")
@@ -138,7 +147,7 @@ def _teacher(recipe: Recipe) -> Iterator[Fault]:
         yield Fault(
             "synthesis.teacher.kind",
             "`vllm` cannot be run by this version",
-            "Use `checkpoint`, or bring the synthetic files as a source and select them.",
+            "Use `checkpoint`: this run's own model as the teacher.",
         )
 
 

@@ -84,6 +84,7 @@ def execute(steps: Sequence[Step], log: Callable[[str], None]) -> None:
 def run_step(step: Step) -> Facts:
     """Do one step and write its record."""
     storage.remove(step.record_path)
+    storage.remove_temporaries(step.folder)
     start = time.monotonic()
     with Progress(step.name, step.total) as progress, _Watcher(step, progress) as watcher:
         facts = step.work(progress)

@@ -23,6 +23,7 @@ import xxhash
 from snowcoder_jax.errors import InputError, MachineError
 
 MANIFEST_SUFFIX = ".manifest.json"
+_TEMPORARY = ".tmp-"
 
 
 def is_local(path: str) -> bool:
@@ -106,7 +107,7 @@ def atomic_path(path: str) -> Iterator[str]:
     remote = not is_local(path)
     folder = tempfile.gettempdir() if remote else os.path.dirname(os.path.abspath(path))
     # Unique even among the threads of one worker, which may write files of the same name.
-    temporary = os.path.join(folder, f".tmp-{uuid.uuid4().hex}-{os.path.basename(path)}")
+    temporary = os.path.join(folder, f"{_TEMPORARY}{uuid.uuid4().hex}-{os.path.basename(path)}")
     with machine_faults(temporary if remote else path):
         os.makedirs(folder, exist_ok=True)
         try:
@@ -120,6 +121,18 @@ def atomic_path(path: str) -> Iterator[str]:
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
+
+
+def remove_temporaries(folder: str) -> None:
+    """Remove what a killed process left half-written below a local folder; only for one that has
+    the folder to itself. Folders of later steps, which others may be filling, are passed over."""
+    if not is_local(folder):
+        return
+    for inside, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if name != "attributes"]
+        for name in names:
+            if name.startswith(_TEMPORARY):
+                os.unlink(os.path.join(inside, name))
 
 
 def _upload(local: str, url: str) -> None:

@@ -52,6 +52,17 @@ def test_a_missing_and_an_empty_folder(capsys: pytest.CaptureFixture[str], tmp_p
     assert "empty" in text
 
 
+def test_an_output_inside_a_source(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, code_folder: Path
+) -> None:
+    for inside in (code_folder, code_folder / "repo", code_folder / "new"):
+        arguments = [sources(code_folder), f"output={inside}"]
+        assert cli.main(["check", LOCAL, *arguments]) == EXIT_INPUT
+        assert "lies inside the source `code`" in capsys.readouterr().err
+    # Beside it, with a name that begins alike.
+    assert cli.main(["check", LOCAL, sources(code_folder), f"output={code_folder}2"]) == 0
+
+
 def test_unknown_field_and_phase(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     text = refused(capsys, tmp_path, "corpus.num_shard=3", "phases.enhanced.starts_from=begin")
     assert "corpus.num_shard: no such field. Did you mean `num_shards`?" in text
@@ -89,7 +100,7 @@ def test_the_full_recipe_names_each_placeholder(
     text = capsys.readouterr().err
     for field in ("sources.the_stack.path", "annotator.encoder", "synthesis.teacher.kind"):
         assert field in text
-    assert text.count("is a placeholder") == 5
+    assert text.count("is a placeholder") == 6
 
 
 def test_an_output_that_cannot_be_written(

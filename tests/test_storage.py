@@ -192,6 +192,21 @@ def test_a_bucket_that_cannot_be_written_says_so(
         server.shutdown()
 
 
+def test_what_a_killed_process_left_half_written_is_removed(tmp_path: Path) -> None:
+    path = str(tmp_path / "a" / "data")
+    with pytest.raises(KeyboardInterrupt), storage.atomic_path(path) as temporary:
+        Path(temporary).write_text("half")
+        kept = Path(temporary).rename(f"{temporary}.left")  # as a kill leaves it
+        raise KeyboardInterrupt
+    other = tmp_path / "attributes" / "stage" / kept.name
+    other.parent.mkdir(parents=True)
+    other.write_text("of a step that may be running")
+    whole = tmp_path / "a" / "whole"
+    whole.write_text("whole")
+    storage.remove_temporaries(str(tmp_path))
+    assert sorted(p for p in tmp_path.rglob("*") if p.is_file()) == [whole, other]
+
+
 def test_chance_depends_on_seed_purpose_and_identity_alone() -> None:
     value = storage.seeded_hash(1, "p", "i")
     assert value == storage.seeded_hash(1, "p", "i")

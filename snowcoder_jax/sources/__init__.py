@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -105,11 +106,8 @@ def parts(source: Source, *, seed: int) -> list[tuple[Part, ...]]:
 
 def _folder(source: FolderSource, place: str) -> Iterator[Part]:
     """The repositories at one place: a folder of them, one of them, or an archive."""
-    at, own_name, stated = (
-        paths.entry(place),
-        printable(paths.basename(place)),
-        source.license or "",
-    )
+    base = place_name(place)
+    at, own_name, stated = paths.entry(place), printable(base), source.license or ""
     if at.kind != "folder":
         if archives.is_archive(place):
             yield Part("archive", place, archives.stem(own_name), stated)
@@ -122,7 +120,7 @@ def _folder(source: FolderSource, place: str) -> Iterator[Part]:
     above = licenses.from_files(_head(f"{place}/{n}") for n in names) if names else ""
     license_id = above or stated
     # Files beside the repositories make one of their own, named after the folder.
-    is_taken = any(e.name == paths.basename(place) for e in inside)
+    is_taken = any(e.name == base for e in inside)
     yield Part("loose", place, f"{own_name}.files" if is_taken else own_name, license_id)
     for entry in inside:
         name = printable(entry.name)
@@ -130,6 +128,11 @@ def _folder(source: FolderSource, place: str) -> Iterator[Part]:
             yield Part("repository", entry.path, name, license_id)
         elif entry.kind == "file" and archives.is_archive(entry.name):
             yield Part("archive", entry.path, archives.stem(name), license_id)
+
+
+def place_name(place: str) -> str:
+    """The name of a folder or archive, also of `.`: that of a repository in it."""
+    return paths.basename(os.path.abspath(place) if storage.is_local(place) else place)
 
 
 def _is_no_repository(folder: str) -> bool:

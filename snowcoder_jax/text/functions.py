@@ -15,6 +15,7 @@ import ast
 import bisect
 import builtins
 import functools
+import itertools
 import keyword
 import re
 import warnings
@@ -159,11 +160,17 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 def _functions(body: Sequence[ast.AST]) -> Iterator[Function]:
     """All functions below statements, in order, without a look at expressions."""
-    for statement in body:
+    # No recursion: each `elif` lies one level deeper than the one before.
+    levels = [iter(body)]
+    while levels:
+        statement = next(levels[-1], None)
+        if statement is None:
+            levels.pop()
+            continue
         if isinstance(statement, Function):
             yield statement
-        for field in ("body", "orelse", "handlers", "finalbody", "cases"):
-            yield from _functions(getattr(statement, field, ()))
+        fields = ("body", "orelse", "handlers", "finalbody", "cases")
+        levels.append(itertools.chain(*(getattr(statement, field, ()) for field in fields)))
 
 
 @dataclass(frozen=True)

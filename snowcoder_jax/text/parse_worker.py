@@ -111,6 +111,8 @@ def _serve(requests: IO[bytes], answers: IO[bytes]) -> None:
         header = json.loads(line)
         used = resource.getrusage(resource.RUSAGE_SELF)
         seconds = int(used.ru_utime + used.ru_stime) + 1 + SECONDS
+        if most != resource.RLIM_INFINITY:
+            seconds = min(seconds, most)  # the machine's own limit; a new child comes after it
         resource.setrlimit(resource.RLIMIT_CPU, (seconds, most))
         text = requests.read(header["size"])
         tree = parsing.parse(text, header["language"], header["path"])

@@ -129,6 +129,17 @@ def test_done_is_not_redone(ingested: tuple[Path, tuple[FolderSource, ...], Any]
     assert path.stat().st_mtime_ns == before
 
 
+def test_a_ledger_that_was_lost_is_made_again(
+    ingested: tuple[Path, tuple[FolderSource, ...], Any],
+) -> None:
+    root, sources, summary = ingested
+    ledger = root / "corpus/ledger/code.parquet"
+    before = ledger.read_bytes()
+    ledger.unlink()
+    assert run(sources, str(root / "corpus")) == summary
+    assert ledger.read_bytes() == before
+
+
 def test_source_without_a_document(tmp_path: Path) -> None:
     (tmp_path / "code").mkdir()
     (tmp_path / "code/readme.txt").write_text("x")

@@ -308,6 +308,11 @@ def test_a_shard_that_is_whole_is_kept_and_one_that_is_not_is_made_again(
     assert pack_all(corpus, tmp_path, grouping="repository")[0] == packed
     assert os.stat(kept).st_mtime_ns == before
     assert storage.sha256_file(lost) == packed.shards[1].sha256
+    # So is what leads back from a record to its documents.
+    sources = kept.removesuffix(".array_record") + ".sources.parquet"
+    os.unlink(sources)
+    assert pack_all(corpus, tmp_path, grouping="repository")[0] == packed
+    assert os.path.exists(sources)
 
 
 def test_an_object_store_holds_the_same_bytes_as_a_disk(corpus: Corpus, tmp_path: Path) -> None:

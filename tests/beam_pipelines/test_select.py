@@ -245,6 +245,21 @@ def test_budgets_at_and_past_their_ends(
     assert cutoff.available_size == sum(sizes)
 
 
+@pytest.mark.parametrize(
+    ("available", "shares", "expected"),
+    [
+        ({"Python": 80, "Java": 20}, {"Python": 0.5}, {"Python": 20, "Java": 20}),
+        ({"Python": 20, "Java": 60, "C": 20}, {"Python": 0.5}, {"Python": 20, "Java": 15, "C": 5}),
+        ({"Python": 80, "Java": 20}, {"Python": 0.6, "Java": 0.2}, {"Python": 60, "Java": 20}),
+        ({"Python": 80, "Java": 20}, {"Python": 1.0}, {"Python": 80, "Java": 0}),
+    ],
+)
+def test_shares_without_a_budget_take_as_much_as_keeps_them(
+    available: dict[str, int], shares: dict[str, float], expected: dict[str, float]
+) -> None:
+    assert select.language_budgets(available, None, shares) == pytest.approx(expected)
+
+
 def test_budgets_keep_the_named_share_and_the_others_in_proportion() -> None:
     available = {"Python": 100, "Java": 300, "C": 100}
     budgets = select.language_budgets(available, 200, {"Python": 0.5})

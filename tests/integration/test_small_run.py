@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,8 @@ def test_the_report_holds_every_figure(finished: Path) -> None:
     assert report["baseline_bits_per_byte"]["all"] > 0
     dropped = sum(report["corpus"]["dropped"].values())
     assert report["corpus"]["documents"] - dropped == report["corpus"]["kept_documents"]
-    assert report["corpus"]["languages"].keys() == {"Python", "C"}
+    # One of the headers holds a template, which is C++ by Linguist's rules.
+    assert report["corpus"]["languages"].keys() == {"Python", "C", "C++"}
     assert 0.5 < report["annotator"]["auc"] <= 1
     assert report["synthesis"]["accepted"] >= 1
     assert sum(report["synthesis"]["reasons"].values()) == report["synthesis"]["requests"]
@@ -174,7 +176,7 @@ def test_three_kills_change_nothing(
     for step, ready in moments.items():
         _, log = small_run.signal_when(arguments, step, ready, signal.SIGKILL)
         assert f"] {step}\n" in log
-        assert f"  {step}: " not in log.splitlines()[-1]
+        assert not re.fullmatch(rf"  {step}: [0-9.]+ s", log.splitlines()[-1]), "it was done"
         assert not (output / "runs/local/report.json").exists()
     result = small_run.run(arguments)
     assert result.returncode == 0, result.stderr[-4000:]

@@ -69,7 +69,8 @@ def main() -> None:
         expected = small_cloud.local_files(whole)
         commands = small_cloud.corpus_commands(recipe, f"output={output}")
         kills: list[float] = []
-        num_runs = num_different = 0
+        num_runs = 0
+        different: set[str] = set()
         while len(kills) < num_kills:
             shutil.rmtree(output, ignore_errors=True)
             left = list(commands)
@@ -80,16 +81,19 @@ def main() -> None:
                 else:
                     del left[0]
             num_runs += 1
-            num_different += small_cloud.local_files(output) != expected
+            found = small_cloud.local_files(output)
+            different |= {
+                n for n in found.keys() | expected.keys() if found.get(n) != expected.get(n)
+            }
     facts = {
         "kills": len(kills),
         "seconds_from_first_step_to_kill": kills,
         "runs": num_runs,
         "files": len(expected),
-        "different": num_different,
+        "different": sorted(different),
     }
     print(json.dumps(facts))
-    sys.exit(1 if num_different or not small_cloud.packed_shards(expected) else 0)
+    sys.exit(1 if different or not small_cloud.packed_shards(expected) else 0)
 
 
 if __name__ == "__main__":

@@ -149,6 +149,16 @@ def test_deep_nesting_and_long_numbers_are_no_match() -> None:
     assert find(chain) is None
 
 
+def test_a_copy_in_front_of_a_chain_of_elifs_is_found() -> None:
+    # Each `elif` lies one level below the one before in the tree.
+    chain = "def route(x):\n    if x == 0:\n        return 0\n"
+    chain += "".join(f"    elif x == {i}:\n        return {i}\n" for i in range(1_500))
+    match = find(RENAMED + chain)
+    assert match is not None
+    assert match.text == RENAMED.strip()
+    find(chain + RENAMED)
+
+
 NAMES = st.lists(
     st.from_regex(r"[a-z_]{1,8}", fullmatch=True).filter(
         lambda name: (
