@@ -3,6 +3,8 @@
 Every side of every comparison is a process of its own, alternated; figures are medians, with the
 time that the same process takes for one document (start-up) subtracted. Input: distinct files
 installed in this environment, as Parquet. Prints both sides' raw figures, then one JSON object.
+
+    bash launch/bench.sh corpus [datatrove | alone | workers | parts | beam | growth] ...
 """
 
 from __future__ import annotations
@@ -25,9 +27,10 @@ from corpus_parts import inputs
 from corpus_parts.inputs import File
 
 NUM_RUNS = 5
-NUM_STARTS = 3
+NUM_STARTS = 2
 PEER_BYTES = 6_000_000
-ALONE_BYTES = 20_000_000
+ALONE_BYTES = 16_000_000
+WORKER_BYTES = 150_000_000  # so that the start of two worker processes is a small part
 GROWTH = (1, 4, 16)
 GROWTH_BYTES = 3_000_000  # of the smallest corpus
 SMALL_DOCUMENT_LINES = 24
@@ -60,7 +63,9 @@ class Bench:
             seconds = time.monotonic() - start
         if process.returncode:
             with open(self.path("log"), encoding="utf-8") as log:
-                sys.exit(f"{' '.join(command)} failed:\n{log.read()[-3000:]}")
+                sys.exit(
+                    f"{' '.join(command)} failed ({process.returncode}):\n{log.read()[-3000:]}"
+                )
         subprocess.run(["rm", "-rf", output], check=True)
         return {"seconds": seconds, **json.loads(printed.splitlines()[-1])}
 
@@ -107,7 +112,6 @@ def against_datatrove(bench: Bench, files: Sequence[File]) -> dict[str, float]:
     for workers in (1, 2):
         source = bench.path(f"peer-{workers}")
         inputs.write_parquet(chosen, source, workers)
-        inputs.write_parquet(chosen[:workers], bench.path(f"tiny-{workers}"), workers)
         sides = {"ours": ("ours", str(workers), "tokens"), "datatrove": ("peer", str(workers))}
         sources = {"ours": source, "datatrove": source, "tiny": bench.path(f"tiny-{workers}")}
         result = bench.alternate(sides, sources)
@@ -126,15 +130,13 @@ def against_datatrove(bench: Bench, files: Sequence[File]) -> dict[str, float]:
 
 
 def alone(bench: Bench, files: Sequence[File]) -> dict[str, float]:
-    """From Parquet to packed records, one core and two."""
+    """From Parquet to packed records on one core, without syntax trees and with them."""
     chosen = inputs.take_bytes(files, ALONE_BYTES)
     megabytes = sum(f.num_bytes for f in chosen) / 1e6
     print(f"from Parquet to records: {len(chosen)} distinct documents, {megabytes:.1f} MB")
     source = bench.path("alone")
-    inputs.write_parquet(chosen, source, 4)
     sides = {
         "records": ("ours", "1", "records"),
-        "records, 2 workers": ("ours", "2", "records"),
         "records, parsed": ("ours", "1", "records-parsed"),
     }
     result = bench.alternate(sides, {**dict.fromkeys(sides, source), "tiny": bench.path("tiny-1")})
@@ -142,8 +144,27 @@ def alone(bench: Bench, files: Sequence[File]) -> dict[str, float]:
     return {
         "megabytes_per_second_per_core": megabytes / seconds["records"],
         "megabytes_per_second_per_core_parsed": megabytes / seconds["records, parsed"],
-        "two_worker_gain": seconds["records"] / seconds["records, 2 workers"],
     }
+
+
+def two_workers(bench: Bench, files: Sequence[File]) -> dict[str, float]:
+    """One worker process against two, on a corpus that is worth their start."""
+    chosen = inputs.take_bytes(files, WORKER_BYTES)
+    source = bench.path("workers")
+    inputs.write_parquet(chosen, source, 4)
+    seconds = {}
+    for workers in ("1", "2"):
+        runs = [bench.run("ours", source, workers, "records")["seconds"] for _ in range(2)]
+        starts = [
+            bench.run("ours", bench.path("tiny-1"), workers, "records")["seconds"] for _ in range(2)
+        ]
+        seconds[workers] = statistics.median(runs) - statistics.median(starts)
+        print(
+            f"  {sum(f.num_bytes for f in chosen) / 1e6:.0f} MB, {workers} worker(s): "
+            f"{statistics.median(runs):.1f} s, of that start-up {statistics.median(starts):.1f} s",
+            flush=True,
+        )
+    return {"two_worker_gain": seconds["1"] / seconds["2"]}
 
 
 def growth(bench: Bench, files: Sequence[File]) -> dict[str, float]:
@@ -156,7 +177,7 @@ def growth(bench: Bench, files: Sequence[File]) -> dict[str, float]:
         rest = rest[len(chosen) :]  # distinct corpora, not each a part of the next
         source = bench.path(f"growth-{factor}")
         inputs.write_parquet(chosen, source, 4)
-        times = [bench.run("ours", source, "1", "records")["seconds"] for _ in range(3)]
+        times = [bench.run("ours", source, "1", "records")["seconds"] for _ in range(NUM_STARTS)]
         num_bytes = sum(f.num_bytes for f in chosen)
         points.append((num_bytes, statistics.median(times) - start))
         print(f"  {num_bytes / 1e6:.1f} MB: {points[-1][1]:.2f} s", flush=True)
@@ -224,15 +245,19 @@ def main() -> None:
         tokenizer = os.path.join(folder, "tokenizer")
         inputs.train_tokenizer(files, tokenizer)
         bench = Bench(folder, tokenizer)
-        steps: list[Callable[[], dict[str, float]]] = [
-            lambda: against_datatrove(bench, files),
-            lambda: alone(bench, files),
-            lambda: parts(bench),
-            lambda: beam_overhead(bench),
-            lambda: growth(bench, files),
-        ]
-        for step in steps:
-            figures |= {name: round(value, 3) for name, value in step().items()}
+        inputs.write_parquet(files[:1], bench.path("tiny-1"), 1)
+        inputs.write_parquet(files[:2], bench.path("tiny-2"), 2)
+        inputs.write_parquet(inputs.take_bytes(files, ALONE_BYTES), bench.path("alone"), 4)
+        steps: dict[str, Callable[[], dict[str, float]]] = {
+            "datatrove": lambda: against_datatrove(bench, files),
+            "alone": lambda: alone(bench, files),
+            "workers": lambda: two_workers(bench, files),
+            "parts": lambda: parts(bench),
+            "beam": lambda: beam_overhead(bench),
+            "growth": lambda: growth(bench, files),
+        }
+        for name in sys.argv[1:] or steps:
+            figures |= {key: round(value, 3) for key, value in steps[name]().items()}
     figures["benchmark_seconds"] = round(time.monotonic() - begin)
     print(json.dumps(figures))
 

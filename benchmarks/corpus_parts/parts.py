@@ -55,8 +55,9 @@ def main() -> None:
             duplicates.band_keys([s for s in sets if len(s)], BANDS, ROWS)
 
     def decontaminate() -> None:
-        for text, language in zip(texts, found, strict=True):
-            index.find(text, language)
+        for start in range(0, len(texts), BATCH):
+            batch = slice(start, start + BATCH)
+            index.find_all(texts[batch], found[batch])
 
     times = int(num_times)
     print(
