@@ -10,8 +10,8 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from beam_pipelines import documents
 from beam_pipelines.documents import VERDICT_FIELDS
 from snowcoder_jax import recipe_corpus
+from snowcoder_jax.text import benchmarks, reader
 from snowcoder_jax.text import contamination as text_contamination
-from snowcoder_jax.text import reader
 from snowcoder_jax.text.contamination import Match
 
 CONTAMINATION_SCHEMA = pa.schema(
@@ -80,8 +80,8 @@ def run(
     Raises:
       InputError: a benchmark file is missing or in no known format.
     """
-    # Built here first, so that a faulty file is a message and not a worker's traceback.
-    text_contamination.cached_index(config.benchmarks, config.ngram_words)
+    # Read here first, so that a faulty file is a message before any work.
+    benchmarks.read_benchmarks(config.benchmarks)
     return documents.run_on_shards(
         functools.partial(judge_batch, config=config),
         CONTAMINATION_SCHEMA,

@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from typing import IO, Any
+from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
 import pyarrow.parquet as pq
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from beam_pipelines import workers
 from snowcoder_jax import storage
 from snowcoder_jax.errors import InputError
+from snowcoder_jax.parquet import open_parquet, read_table
 
 DOCUMENT_SCHEMA = pa.schema(
     [
@@ -72,18 +74,12 @@ def list_shards(corpus: str) -> list[Shard]:
     return [Shard(root, p[len(root) :].lstrip("/")) for p in paths]
 
 
-def read_table(path: str, columns: Sequence[str] | None = None) -> pa.Table:
-    with storage.open_read(path) as f:
-        return pq.read_table(f, columns=list(columns) if columns is not None else None)
-
-
-def iter_batches(file: IO[bytes], columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """Columns of an open Parquet file, in order, without ever holding all of it."""
-    # Read ahead, the whole file would be in memory, compressed, before the first batch.
-    parquet = pq.ParquetFile(file, pre_buffer=False)
-    groups = [parquet.metadata.row_group(i) for i in range(parquet.num_row_groups)]
-    size = batch_rows(parquet.metadata.num_rows, sum(g.total_byte_size for g in groups))
-    yield from parquet.iter_batches(size, columns=list(columns), use_threads=False)
+def iter_batches(path: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Columns of a Parquet file, in order, without ever holding all of it."""
+    with open_parquet(path) as file:
+        groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
+        size = batch_rows(file.metadata.num_rows, sum(g.total_byte_size for g in groups))
+        yield from file.iter_batches(size, columns=list(columns), use_threads=False)
 
 
 def batch_rows(num_rows: int, num_bytes: int) -> int:
@@ -148,23 +144,21 @@ class _ShardFn(beam.DoFn):
     def _tables(self, shard: Shard) -> Iterator[pa.Table]:
         besides = [self._read_attributes(a, shard) for a in self._attributes]
         start = 0
-        with storage.open_read(storage.join(shard.documents, shard.relative)) as f:
-            for batch in iter_batches(f, self._columns):
-                documents = pa.Table.from_batches([batch])
-                rows = [table.slice(start, documents.num_rows) for table in besides]
-                for table in rows:
-                    assert table["id"].equals(documents["id"]), (shard, "rows out of step")
-                start += documents.num_rows
-                yield self._function(documents, *rows)
+        for batch in iter_batches(storage.join(shard.documents, shard.relative), self._columns):
+            documents = pa.Table.from_batches([batch])
+            rows = [table.slice(start, documents.num_rows) for table in besides]
+            for table in rows:
+                assert table["id"].equals(documents["id"]), (shard, "rows out of step")
+            start += documents.num_rows
+            yield self._function(documents, *rows)
 
     def _read_attributes(self, folder: str, shard: Shard) -> pa.Table:
         path = storage.join(folder, shard.relative)
         if self._attribute_columns is None:
             return read_table(path)
-        with storage.open_read(path) as f:
-            file = pq.ParquetFile(f)
+        with open_parquet(path) as file:
             names = [n for n in file.schema_arrow.names if n in self._attribute_columns]
-            return file.read(names)
+        return read_table(path, names)
 
 
 def run_on_shards(
@@ -195,7 +189,7 @@ def run_on_shards(
     manifests = _manifests(output, shards)
     todo = [s for s, m in zip(shards, manifests, strict=True) if m is None or m["key"] != key]
     if todo:
-        with beam.Pipeline(options=options) as pipeline:
+        with workers.pipeline(options) as pipeline:
             _ = (
                 pipeline
                 | beam.Create(todo, reshuffle=False)

@@ -14,6 +14,7 @@ import apache_beam as beam
 import numpy as np
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from beam_pipelines import workers
 from beam_pipelines.int_rows import ROW_BITS, Keyed, Scratch, pack, split_by, unpack
 from snowcoder_jax.text import components
 
@@ -29,7 +30,7 @@ def settle(scratch: Scratch, *, num_shards: int, options: PipelineOptions) -> st
     most_phases, num_large_stars = components.phase_lengths(num_vertices)
     while num_unsettled:
         assert phase < most_phases, f"{scratch.folder}: the clusters did not settle"
-        with beam.Pipeline(options=options) as pipeline:
+        with workers.pipeline(options) as pipeline:
             indices = pipeline | beam.Create(range(num_shards), reshuffle=False)
             graph = indices | beam.Reshuffle() | beam.ParDo(_load, scratch, _name(phase))
             phase += 1

@@ -24,7 +24,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
@@ -33,6 +32,7 @@ from beam_pipelines.documents import Shard
 from beam_pipelines.duplicate_clusters import Grouped
 from beam_pipelines.int_rows import ROW_BITS, ROW_MASK, Keyed, Rows, Scratch, pack, split_by, unpack
 from snowcoder_jax import recipe_corpus, storage
+from snowcoder_jax.parquet import open_parquet
 from snowcoder_jax.text import components, words
 from snowcoder_jax.text import duplicates as text_duplicates
 from snowcoder_jax.text.components import distinct_rows
@@ -126,9 +126,7 @@ def read_rows(
 
     Row groups without wanted rows are not read.
     """
-    with storage.open_read(storage.join(shard.documents, shard.relative)) as f:
-        # Read ahead, the whole file would be in memory, compressed, before the first batch.
-        file = pq.ParquetFile(f, pre_buffer=False)
+    with open_parquet(storage.join(shard.documents, shard.relative)) as file:
         sizes = [file.metadata.row_group(g).num_rows for g in range(file.num_row_groups)]
         ends = np.cumsum(sizes, dtype=np.int64)
         groups = range(len(sizes))

@@ -18,11 +18,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_pipelines import documents, duplicate_clusters, duplicate_pairs
+from beam_pipelines import documents, duplicate_clusters, duplicate_pairs, workers
 from beam_pipelines.documents import VERDICT_FIELDS, Shard
 from beam_pipelines.duplicate_pairs import Numbered, read_rows
 from beam_pipelines.int_rows import ROW_BITS, ROW_MASK, Keyed, Rows, Scratch, split_by, unpack
-from snowcoder_jax import recipe_corpus, storage
+from snowcoder_jax import parquet, recipe_corpus, storage
 from snowcoder_jax.text import components, licenses
 
 DUPLICATES_SCHEMA = pa.schema(
@@ -73,7 +73,7 @@ def run(
     scratch = Scratch(storage.join(output, "scratch"))
     storage.remove(scratch.folder)
     if not all(storage.is_done(documents.attribute_path(output, s), key) for s in shards):
-        with beam.Pipeline(options=options) as pipeline:
+        with workers.pipeline(options) as pipeline:
             duplicate_pairs.add_pairs(
                 _numbered(pipeline, shards),
                 config,
@@ -82,7 +82,7 @@ def run(
                 num_documents=sum(_num_rows(s) for s in shards),
             )
         graph = duplicate_clusters.settle(scratch, num_shards=len(shards), options=options)
-        with beam.Pipeline(options=options) as pipeline:
+        with workers.pipeline(options) as pipeline:
             write = _WriteFn(config.threshold, output, key)
             _add_choice(_numbered(pipeline, shards), scratch, graph, verdicts, write)
         storage.remove(scratch.folder)
@@ -176,7 +176,7 @@ def _ranked(shard: Shard, wanted: Rows, verdicts: Sequence[str]) -> pa.Table:
     table = pa.concat_tables(t for _, t in read_rows(shard, columns, wanted))
     passes = np.ones(len(wanted), np.bool_)
     for folder in verdicts:
-        judged = documents.read_table(documents.attribute_path(folder, shard), ["verdict"])
+        judged = parquet.read_table(documents.attribute_path(folder, shard), ["verdict"])
         passes &= pc.equal(judged["verdict"], "pass").fill_null(False).to_numpy()[wanted]
     license_of = pc.dictionary_encode(table["license"].combine_chunks().fill_null(""))
     permissive = np.array([licenses.is_permissive(x) for x in license_of.dictionary.to_pylist()])
@@ -229,7 +229,7 @@ class _WriteFn(beam.DoFn):
         if best:
             judged = self._judge(unpack(parts["members"], 4), pa.concat_tables(best))
         path = documents.attribute_path(self._output, shard)
-        ids = documents.read_table(storage.join(shard.documents, shard.relative), ["id"])["id"]
+        ids = parquet.read_table(storage.join(shard.documents, shard.relative), ["id"])["id"]
         table = _with_the_rest(judged, ids)
         yield documents.write_batches(path, DUPLICATES_SCHEMA, iter([table]), self._key)
 

@@ -23,6 +23,7 @@ import xxhash
 
 from beam_pipelines.documents import DOCUMENT_SCHEMA, ROW_GROUP_BYTES, ROW_GROUP_ROWS
 from snowcoder_jax import storage
+from snowcoder_jax.parquet import open_file, read_table
 from snowcoder_jax.sources.documents import LedgerRow, SourceDocument
 
 Ints = npt.NDArray[np.int64]
@@ -254,13 +255,13 @@ class _Stream:
 
     def keys(self) -> pa.Table:
         options = ipc.IpcReadOptions(included_fields=_KEY_FIELDS)
-        with storage.open_read(self.path) as f, ipc.open_file(f, options=options) as reader:
+        with open_file(self.path) as f, ipc.open_file(f, options=options) as reader:
             return pa.Table.from_batches([reader.get_batch(i) for i in self.batches])
 
     def take(self, num_rows: int) -> Iterator[pa.Table]:
         while num_rows:
             if self.rest is None or not self.rest.num_rows:
-                with storage.open_read(self.path) as f, ipc.open_file(f) as reader:
+                with open_file(self.path) as f, ipc.open_file(f) as reader:
                     batch = reader.get_batch(self.batches.pop(0))
                 self.rest = pa.Table.from_batches([batch]).select(DOCUMENT_SCHEMA.names)
             part = self.rest.slice(0, num_rows)
@@ -299,8 +300,7 @@ def merge(pieces: list[PieceFiles], index: int, deal: Dealing) -> tuple[Iterator
 
 def _streams(piece: PieceFiles, index: int, deal: Dealing) -> Iterator[_Stream]:
     """Those of a piece that hold documents of a shard: its own, and of spread repositories."""
-    with storage.open_read(piece.index) as f:
-        rows = pq.read_table(f)
+    rows = read_table(piece.index)
     wanted = pc.equal(rows["shard"], index)
     for repo in sorted(deal.spread):
         covers = pc.and_(

@@ -21,10 +21,10 @@ import apache_beam as beam
 import pyarrow as pa
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_pipelines import documents, exchange
+from beam_pipelines import documents, exchange, workers
 from beam_pipelines.documents import DOCUMENT_SCHEMA
 from beam_pipelines.exchange import LEDGER_SCHEMA, Dealing, PieceFiles, document_id
-from snowcoder_jax import recipe, recipe_corpus, sources, storage
+from snowcoder_jax import parquet, recipe, recipe_corpus, sources, storage
 from snowcoder_jax.errors import InputError
 from snowcoder_jax.recipe_corpus import Source
 from snowcoder_jax.sources import Limits, Part
@@ -118,7 +118,7 @@ def run(
 def _run_each(elements: Sequence[Any], function: beam.DoFn, options: PipelineOptions) -> None:
     if not elements:
         return
-    with beam.Pipeline(options=options) as pipeline:
+    with workers.pipeline(options) as pipeline:
         _ = (
             pipeline
             | beam.Create(elements, reshuffle=False)
@@ -141,9 +141,7 @@ def _piece_files(output: str, source: str, number: int) -> PieceFiles:
 
 
 def _too_big(output: str, source: str, num_pieces: int, num_shards: int) -> frozenset[str]:
-    tables = [
-        documents.read_table(_piece_files(output, source, n).repos) for n in range(num_pieces)
-    ]
+    tables = [parquet.read_table(_piece_files(output, source, n).repos) for n in range(num_pieces)]
     if not tables:
         return frozenset()
     sizes = pa.concat_tables(tables).group_by("repo").aggregate([("bytes", "sum")])
@@ -195,7 +193,7 @@ def _summarise(
     by_source: dict[str, Any] = {}
     for name in names:
         pieces = [_piece_files(output, name, n) for n in range(num_pieces[name])]
-        ledgers = [documents.read_table(piece.ledger) for piece in pieces]
+        ledgers = [parquet.read_table(piece.ledger) for piece in pieces]
         ledger = pa.concat_tables([LEDGER_SCHEMA.empty_table(), *ledgers])
         ledger = ledger.sort_by([(n, "ascending") for n in LEDGER_SCHEMA.names])
         path = _ledger_path(output, name)

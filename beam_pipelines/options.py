@@ -56,9 +56,7 @@ def stage_options(flags: Sequence[str], num_workers: int = 1) -> PipelineOptions
         # What goes wrong in a stage is raised here as well; Beam's own account of it, with several
         # tracebacks, would bury the message that a user should read.
         logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
-        defaults.append(f"--direct_num_workers={num_workers}")
-        if num_workers > 1:
-            defaults.append("--direct_running_mode=multi_processing")
+        defaults.append(f"--direct_num_workers={num_workers}")  # `workers.py` keeps them
     elif runner == DATAFLOW_RUNNER:
         # What the service says of the job; of its client, which would print the whole request,
         # only where to watch it.

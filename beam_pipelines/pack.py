@@ -24,9 +24,9 @@ import pyarrow.parquet as pq
 from apache_beam.options.pipeline_options import PipelineOptions
 from array_record.python.array_record_module import ArrayRecordWriter
 
-from beam_pipelines import documents
+from beam_pipelines import documents, workers
 from beam_pipelines.documents import Shard
-from snowcoder_jax import storage
+from snowcoder_jax import parquet, storage
 from snowcoder_jax.errors import InputError
 from snowcoder_jax.packed import (
     Packed,
@@ -176,15 +176,14 @@ class _StoredIds:
     def __init__(self, path: str, chosen: npt.NDArray[np.bool_]) -> None:
         self._file = tempfile.TemporaryFile(buffering=1024 * 1024)  # noqa: SIM115
         begins = [0]
-        with storage.open_read(path) as f:
-            for batch in documents.iter_batches(f, ["ids"]):
-                lists = batch.column(0)
-                rows = chosen[len(begins) - 1 :][: len(lists)]
-                assert lists.is_valid().to_numpy(False)[rows].all(), (path, "selected, no tokens")
-                offsets, flat = lists.offsets.tolist(), lists.values.to_numpy()
-                for wanted, begin, end in zip(rows, offsets[:-1], offsets[1:], strict=True):
-                    size = self._file.write(flat[begin:end].data) if wanted else 0
-                    begins.append(begins[-1] + size)
+        for batch in documents.iter_batches(path, ["ids"]):
+            lists = batch.column(0)
+            rows = chosen[len(begins) - 1 :][: len(lists)]
+            assert lists.is_valid().to_numpy(False)[rows].all(), (path, "selected, no tokens")
+            offsets, flat = lists.offsets.tolist(), lists.values.to_numpy()
+            for wanted, begin, end in zip(rows, offsets[:-1], offsets[1:], strict=True):
+                size = self._file.write(flat[begin:end].data) if wanted else 0
+                begins.append(begins[-1] + size)
         self._file.flush()
         self._begins = begins
 
@@ -205,10 +204,10 @@ def slug(partition: str) -> str:
 def pack_shard(job: PackJob, shard: Shard, output: str, key: str) -> None:
     """Pack one corpus shard; its own manifest, written last, vouches for all it made."""
     done_path = storage.join(output, "shards", shard.relative + ".json")
-    table = documents.read_table(
+    table = parquet.read_table(
         storage.join(shard.documents, shard.relative), ["id", "repo", "path", "language"]
     )
-    selected = documents.read_table(storage.join(job.selection, shard.relative), ["selected"])
+    selected = parquet.read_table(storage.join(job.selection, shard.relative), ["selected"])
     chosen = np.asarray(selected["selected"].to_numpy(), np.bool_)
     table = table.filter(pa.array(chosen))
     columns = (table[n].to_pylist() for n in ("id", "repo", "path", "language"))
@@ -232,7 +231,7 @@ def _head_bytes(job: PackJob, shard: Shard) -> dict[int, int]:
     if job.heads is None:
         return {}
     path = storage.join(job.heads, shard.relative)
-    rows = enumerate(documents.read_table(path, ["head_bytes"])["head_bytes"].to_pylist())
+    rows = enumerate(parquet.read_table(path, ["head_bytes"])["head_bytes"].to_pylist())
     return {row: head_bytes for row, head_bytes in rows if head_bytes}
 
 
@@ -278,6 +277,7 @@ def _write_partition(
         "num_records": num_records,
         "sha256": manifest["sha256"],
         "num_tokens": joined.num_tokens,
+        "source": shard.source,
         "num_documents": len(joined.sources),
         "num_turned": joined.num_turned,
         "tokens_by_language": joined.tokens_by_language,
@@ -317,7 +317,7 @@ def run(job: PackJob, *, output: str, key: str, options: PipelineOptions) -> Pac
       InputError: the selection is empty.
     """
     shards = documents.list_shards(job.corpus)
-    with beam.Pipeline(options=options) as pipeline:
+    with workers.pipeline(options) as pipeline:
         _ = (
             pipeline
             | beam.Create(shards, reshuffle=False)
@@ -350,7 +350,13 @@ def run(job: PackJob, *, output: str, key: str, options: PipelineOptions) -> Pac
         tokens_by_language=dict(sorted(by_language.items())),
         shards=tuple(
             PackedShard(
-                storage.join(output, f["path"]), f["language"], f["num_records"], f["sha256"]
+                storage.join(output, f["path"]),
+                f["language"],
+                f["num_records"],
+                f["sha256"],
+                num_tokens=f["num_tokens"],
+                source=f["source"],
+                tokens_by_language=f["tokens_by_language"],
             )
             for f in sorted(facts, key=lambda f: f["path"])
         ),

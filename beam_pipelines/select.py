@@ -20,9 +20,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_pipelines import documents
+from beam_pipelines import documents, workers
 from beam_pipelines.documents import VERDICT_FIELDS, Shard
-from snowcoder_jax import storage
+from snowcoder_jax import parquet, storage
 from snowcoder_jax.recipe import Selection
 from snowcoder_jax.text import licenses
 
@@ -197,7 +197,7 @@ def rank_shard(inputs: Inputs, shard: Shard, ranking: Ranking) -> dict[str, Cand
     """The eligible documents of a shard, by language."""
 
     def read(folder: str, *columns: str) -> pa.Table:
-        return documents.read_table(storage.join(folder, shard.relative), columns)
+        return parquet.read_table(storage.join(folder, shard.relative), columns)
 
     table = read(shard.documents, "id", "language")
     mask, rows = rank_rows(
@@ -339,7 +339,7 @@ def run_selection(
     """Rank, cut and mark; returns the cut of each language, also kept in `cutoffs.json`."""
     shards = documents.list_shards(inputs.corpus)
     cutoffs_path = storage.join(output, "cutoffs.json")
-    with beam.Pipeline(options=options) as pipeline:
+    with workers.pipeline(options) as pipeline:
         ranked = (
             pipeline
             | beam.Create(shards, reshuffle=False)

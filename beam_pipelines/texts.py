@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from beam_pipelines import documents
 from beam_pipelines.documents import Shard
-from snowcoder_jax import storage
+from snowcoder_jax import parquet, storage
 from snowcoder_jax.text.reader import clean_text
 
 Mask = npt.NDArray[np.bool_]
@@ -43,7 +43,7 @@ def readable_text(content: str, language: str, spans: Sequence[Mapping[str, obje
 
 def column(folder: str, shard: Shard, name: str) -> pa.ChunkedArray:
     """One column of a stage, for one shard."""
-    return documents.read_table(storage.join(folder, shard.relative), [name])[name]
+    return parquet.read_table(storage.join(folder, shard.relative), [name])[name]
 
 
 def in_split(policy: str, split: str) -> Callable[[Shard], Mask]:
@@ -67,7 +67,7 @@ def sampled(
     """Of the chosen rows, those whose seeded hash falls below `share`."""
 
     def choose_sample(shard: Shard) -> Mask:
-        ids = documents.read_table(storage.join(shard.documents, shard.relative), ["id"])["id"]
+        ids = parquet.read_table(storage.join(shard.documents, shard.relative), ["id"])["id"]
         drawn = [storage.seeded_share(seed, purpose, i) < share for i in ids.to_pylist()]
         return choose(shard) & np.array(drawn, np.bool_)
 
@@ -90,10 +90,9 @@ def read_texts(
 
 def _chosen_rows(shard: Shard, names: list[str], chosen: Mask) -> Iterator[dict[str, Any]]:
     start = 0
-    with storage.open_read(storage.join(shard.documents, shard.relative)) as f:
-        for batch in documents.iter_batches(f, names):
-            yield from batch.filter(pa.array(chosen[start:][: len(batch)])).to_pylist()
-            start += len(batch)
+    for batch in documents.iter_batches(storage.join(shard.documents, shard.relative), names):
+        yield from batch.filter(pa.array(chosen[start:][: len(batch)])).to_pylist()
+        start += len(batch)
 
 
 def total_bytes(corpus: str, policy: str, split: str) -> int:
@@ -109,7 +108,7 @@ def values_by_id(folder: str, corpus: str, name: str) -> dict[str, Any]:
     """A column of a stage as id -> value, nulls left out."""
     result: dict[str, Any] = {}
     for shard in documents.list_shards(corpus):
-        table = documents.read_table(storage.join(folder, shard.relative), ["id", name])
+        table = parquet.read_table(storage.join(folder, shard.relative), ["id", name])
         rows = zip(table["id"].to_pylist(), table[name].to_pylist(), strict=True)
         result.update({i: value for i, value in rows if value is not None})
     return result

@@ -13,10 +13,10 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from snowcoder_jax import storage
 from snowcoder_jax.errors import InputError
+from snowcoder_jax.parquet import read_table
 from snowcoder_jax.reports import inspect_texts
 from snowcoder_jax.reports.inspect_run import CORPORA, Run, open_run
 from snowcoder_jax.reports.markup import clean
@@ -313,8 +313,8 @@ class _Teller:
                 continue
             folder = self._run.folders[step]
             for path in storage.list_files(folder, f"/{stem}.sources.parquet"):
-                with storage.open_read(path) as f:
-                    table = pq.read_table(f, filters=[("id", "==", self._found.row["id"])])
+                table = read_table(path)
+                table = table.filter(pc.equal(table["id"], self._found.row["id"]))
                 name = path[len(folder) :].strip("/").removesuffix(".sources.parquet")
                 for row in table.to_pylist():
                     where = f"record {row.pop('record')}, position {row.pop('position')}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import apache_beam as beam
 import pytest
 
+from beam_pipelines import workers
 from beam_pipelines.options import local_options
 from snowcoder_jax.errors import InputError, MachineError, plain_error
 
@@ -17,10 +18,10 @@ def fail_by_program(_: int) -> int:
     raise KeyError("x")
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_fault_inside_beam_reads_as_if_it_were_outside(workers: int) -> None:
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_a_fault_inside_beam_reads_as_if_it_were_outside(num_workers: int) -> None:
     with pytest.raises(Exception, match="is empty") as caught:
-        with beam.Pipeline(options=local_options(workers)) as pipeline:
+        with workers.pipeline(local_options(num_workers)) as pipeline:
             _ = pipeline | beam.Create([1, 2]) | beam.Map(fail_by_input)
     error = plain_error(caught.value)
     assert isinstance(error, InputError)
@@ -29,7 +30,7 @@ def test_a_fault_inside_beam_reads_as_if_it_were_outside(workers: int) -> None:
 
 def test_a_fault_of_the_program_is_not_dressed_up() -> None:
     with pytest.raises(Exception, match="x") as caught:
-        with beam.Pipeline(options=local_options()) as pipeline:
+        with workers.pipeline(local_options()) as pipeline:
             _ = pipeline | beam.Create([1]) | beam.Map(fail_by_program)
     assert plain_error(caught.value) is None
 

@@ -3,8 +3,9 @@
     python -m corpus_parts.ours INPUT TOKENIZER OUTPUT NUM_WORKERS JOB
 
 JOB is `tokens` (the peer's: rules, duplicates, tokens; secrets and policy too, which ours cannot do
-without) or `records`, `records-parsed` (decontamination, selection and packing as well). Prints one
-JSON object.
+without) or `records`, `records-parsed` (decontamination, selection and packing as well), or
+`records-shipped` (against the shipped problems only: the index of all benchmarks would hide how
+memory grows). Prints one JSON object.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from beam_pipelines import (
 )
 from beam_pipelines.options import local_options
 from corpus_parts.inputs import BANDS, NGRAM_WORDS, ROWS
-from snowcoder_jax import recipe_corpus
+from snowcoder_jax import parquet, recipe_corpus
 from snowcoder_jax.recipe import Selection
 
 SEED = 0
@@ -60,7 +61,7 @@ def job_of(arguments: list[str]) -> Job:
         corpus = dataclasses.replace(
             corpus, duplicates=recipe_corpus.Duplicates(NGRAM_WORDS, BANDS, ROWS)
         )
-    else:
+    elif name != "records-shipped":
         benchmarks = recipe_corpus.Contamination(benchmark_files())
         corpus = dataclasses.replace(corpus, contamination=benchmarks)
     if name == "records-parsed":
@@ -149,13 +150,13 @@ def _pack_job(job: Job) -> pack.PackJob:
 def _counts(job: Job) -> dict[str, Any]:
     passed, kept = [], 0
     for shard in documents.list_shards(job.folder("corpus")):
-        names = documents.read_table(
+        names = parquet.read_table(
             os.path.join(shard.documents, shard.relative), ["repo", "path"]
         ).to_pylist()
-        verdict = documents.read_table(
+        verdict = parquet.read_table(
             documents.attribute_path(job.folder("rules"), shard), ["verdict"]
         )["verdict"].to_pylist()
-        policy = documents.read_table(
+        policy = parquet.read_table(
             documents.attribute_path(job.folder("policy"), shard), ["verdict"]
         )["verdict"].to_pylist()
         passed += [

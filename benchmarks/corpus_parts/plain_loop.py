@@ -32,7 +32,7 @@ from beam_pipelines import (
 from beam_pipelines.options import local_options
 from corpus_parts import ours
 from corpus_parts.ours import KEY, SEED, Job
-from snowcoder_jax import recipe_corpus
+from snowcoder_jax import parquet, recipe_corpus
 from snowcoder_jax.text import components
 from snowcoder_jax.text import duplicates as text_duplicates
 
@@ -74,7 +74,7 @@ def _shard_loop(
 ) -> None:
     for shard in documents.list_shards(job.folder("corpus")):
         others = [
-            documents.read_table(documents.attribute_path(job.folder(name), shard))
+            parquet.read_table(documents.attribute_path(job.folder(name), shard))
             for name in besides
         ]
         documents.write_batches(
@@ -94,9 +94,8 @@ def _judged(shard: documents.Shard, judge: Judge, others: list[pa.Table]) -> Ite
 
 def _batches(shard: documents.Shard) -> Iterator[pa.Table]:
     path = documents.storage.join(shard.documents, shard.relative)
-    with documents.storage.open_read(path) as f:
-        for batch in documents.pq.ParquetFile(f).iter_batches(documents.ROW_GROUP_ROWS):
-            yield pa.Table.from_batches([batch])
+    for batch in documents.iter_batches(path, documents.DOCUMENT_SCHEMA.names):
+        yield pa.Table.from_batches([batch])
 
 
 def _find_duplicates(job: Job) -> None:

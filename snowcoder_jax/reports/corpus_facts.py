@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from snowcoder_jax import storage
+from snowcoder_jax import parquet, storage
 
 if TYPE_CHECKING:
     from snowcoder_jax.steps.builder import Builder
@@ -46,9 +46,9 @@ def _grouped(b: Builder) -> list[Facts]:
     tables = []
     for shard in documents.list_shards(b.named["ingest"]):
         path = storage.join(shard.documents, shard.relative)
-        table = documents.read_table(path, ["repo", "language", "license"])
+        table = parquet.read_table(path, ["repo", "language", "license"])
         names = ["stage", "rule", "split", "num_bytes"]
-        policy = documents.read_table(storage.join(b.named["policy"], shard.relative), names)
+        policy = parquet.read_table(storage.join(b.named["policy"], shard.relative), names)
         for name in names:
             table = table.append_column(name, policy[name])
         keys = ["repo", "language", "license", "stage", "rule", "split"]
@@ -139,7 +139,7 @@ def annotator(b: Builder, facts: dict[str, Facts]) -> Facts | None:
     languages: dict[str, str] = {}
     for shard in documents.list_shards(corpus_folder):
         path = storage.join(shard.documents, shard.relative)
-        table = documents.read_table(path, ["id", "language"])
+        table = parquet.read_table(path, ["id", "language"])
         pairs = zip(table["id"].to_pylist(), table["language"].to_pylist(), strict=True)
         languages.update(pairs)
     by_id: dict[str, float] = texts.values_by_id(scores, corpus_folder, "score")
@@ -176,7 +176,7 @@ def _examples(b: Builder, ids: list[str], scores: dict[str, float]) -> list[Fact
 
     def choose(shard: documents.Shard) -> texts.Mask:
         path = storage.join(shard.documents, shard.relative)
-        column = documents.read_table(path, ["id"])["id"].to_pylist()
+        column = parquet.read_table(path, ["id"])["id"].to_pylist()
         return np.array([i in wanted for i in column], np.bool_)
 
     found = {

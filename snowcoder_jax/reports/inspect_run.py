@@ -13,10 +13,10 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from snowcoder_jax import storage
 from snowcoder_jax.errors import InputError
+from snowcoder_jax.parquet import open_parquet, read_table
 from snowcoder_jax.recipe import Recipe, load_recipe
 
 # The corpora of a run, each with the prefix of its stages' names.
@@ -59,31 +59,31 @@ class Run:
         return storage.join(self.folders[step], *inside, relative)
 
     def column_names(self, step: str, relative: str) -> list[str]:
-        with storage.open_read(self.path(step, relative)) as f:
-            return list(pq.read_schema(f).names)
+        with open_parquet(self.path(step, relative)) as file:
+            return list(file.schema_arrow.names)
 
     def table(self, step: str, relative: str, columns: Sequence[str] | None = None) -> pa.Table:
         """One shard of a stage; a column that the stage does not write is left out."""
-        with storage.open_read(self.path(step, relative)) as f:
-            file = pq.ParquetFile(f)
-            names = None
-            if columns is not None:
-                names = [name for name in columns if name in file.schema_arrow.names]
-            return file.read(names)
+        names = None
+        if columns is not None:
+            written = self.column_names(step, relative)
+            names = [name for name in columns if name in written]
+        return read_table(self.path(step, relative), names)
 
     def rows(
         self, step: str, relative: str, mask: pa.ChunkedArray, columns: Sequence[str] | None = None
     ) -> list[dict[str, Any]]:
         """The chosen rows of one shard of a stage; other row groups are not read."""
         found: list[dict[str, Any]] = []
-        with storage.open_read(self.path(step, relative)) as f:
-            file = pq.ParquetFile(f)
+        with open_parquet(self.path(step, relative)) as file:
             start = 0
             for i in range(file.num_row_groups):
                 num_rows = file.metadata.row_group(i).num_rows
                 chosen = mask.slice(start, num_rows)
                 if pc.any(chosen).as_py():
-                    group = file.read_row_group(i, list(columns) if columns else None)
+                    group = file.read_row_group(
+                        i, list(columns) if columns else None, use_threads=False
+                    )
                     found += group.filter(chosen).to_pylist()
                 start += num_rows
         return found
@@ -92,8 +92,8 @@ class Run:
         """(source, rows) of the files that never became documents."""
         root = storage.join(self.folders["ingest"], "ledger")
         for path in storage.list_files(root, ".parquet"):
-            with storage.open_read(path) as f:
-                for batch in pq.ParquetFile(f).iter_batches():
+            with open_parquet(path) as file:
+                for batch in file.iter_batches(use_threads=False):
                     yield path[len(root) :].strip("/").removesuffix(".parquet"), batch
 
 

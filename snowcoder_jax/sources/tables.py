@@ -183,7 +183,9 @@ def _read_group(
     num_bytes = max(file.metadata.row_group(group).total_byte_size, 1)
     num_rows = min(max(_BATCH_BYTES // num_bytes, 1), _BATCH_ROWS)
     row = 0
-    batches = file.iter_batches(num_rows, row_groups=[group], columns=[*present.values()])
+    batches = file.iter_batches(
+        num_rows, row_groups=[group], columns=[*present.values()], use_threads=False
+    )
     for batch in batches:
         cells = {
             ours: _values(batch[theirs]) for ours, theirs in present.items() if ours != "content"

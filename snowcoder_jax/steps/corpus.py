@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from snowcoder_jax import sources, storage
+from snowcoder_jax import base_model, sources, storage
 from snowcoder_jax.progress import Progress
 from snowcoder_jax.run import Facts
 from snowcoder_jax.steps.builder import Builder, Work
@@ -19,7 +21,7 @@ READER_CODE = tuple(
     f"snowcoder_jax/text/{name}.py"
     for name in ("reader", "secrets", "secret_shapes", "secret_values", "personal_data")
 )
-_DOCUMENTS = ("beam_pipelines/documents.py",)
+_DOCUMENTS = ("beam_pipelines/documents.py", "snowcoder_jax/parquet.py")
 CONTAMINATION_CODE = tuple(
     f"snowcoder_jax/text/{name}.py" for name in ("benchmarks", "boilerplate", "functions")
 )
@@ -48,6 +50,8 @@ _DUPLICATES_CODE = (
 # Of a cluster a document that passes these is kept before others.
 _JUDGES_BEFORE_DUPLICATES = ("rules", "contamination")
 _SHARD = storage.MANIFEST_SUFFIX
+# Documents whose ids are compared with Hugging Face's, and whose bytes a token are told.
+_NUM_PROBED = 200
 
 
 def options(b: Builder) -> PipelineOptions:
@@ -255,11 +259,15 @@ def _add_tokenizer(b: Builder) -> None:
             nonlocal num_documents
             for document in texts.read_texts(corpus, secrets, choose):
                 num_documents += 1
-                if len(probe) < 200:
+                if len(probe) < _NUM_PROBED:
                     probe.append(document.text)
                 yield document.text
 
-        tokenizer.train(sample(), recipe.tokenizer.vocab_size, folder)
+        if recipe.base_model is None:
+            tokenizer.train(sample(), recipe.tokenizer.vocab_size, folder)
+        else:
+            tokenizer.copy_files(recipe.base_model, folder)
+            deque(itertools.islice(sample(), _NUM_PROBED), maxlen=0)
         trained = tokenizer.Tokenizer.load(folder)
         trained.check_agreement(probe)
         num_tokens = sum(len(ids) for ids in trained.encode_batch(probe))
@@ -269,10 +277,11 @@ def _add_tokenizer(b: Builder) -> None:
             "bytes_per_token": sum(len(t.encode()) for t in probe) / max(1, num_tokens),
         }
 
+    taken = (base_model.tokenizer_fingerprint(recipe.base_model),) if recipe.base_model else ()
     b.add(
         "tokenizer",
         inside=b.path("tokenizers"),
-        params=(recipe.tokenizer, recipe.seed),
+        params=(recipe.tokenizer, recipe.seed, *taken),
         reads=(corpus, secrets, policy),
         code=("snowcoder_jax/tokenizer.py", "beam_pipelines/texts.py", *READER_CODE),
         work=work,

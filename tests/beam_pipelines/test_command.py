@@ -211,7 +211,6 @@ def test_the_runner_is_named_and_no_session_is_saved() -> None:
     local = options.stage_options((), num_workers=2)
     assert local.view_as(StandardOptions).runner == "FnApiRunner"
     assert local.view_as(DirectOptions).direct_num_workers == 2
-    assert local.view_as(DirectOptions).direct_running_mode == "multi_processing"
     remote = options.stage_options(DATAFLOW, num_workers=2)
     assert remote.view_as(StandardOptions).runner == "DataflowRunner"
     assert remote.view_as(DirectOptions).direct_num_workers == 1  # Beam's default

@@ -12,7 +12,7 @@ import pytest
 from beam_pipelines import contamination, documents, ingest
 from beam_pipelines.documents import DOCUMENT_SCHEMA
 from beam_pipelines.options import local_options
-from snowcoder_jax import recipe_corpus, storage
+from snowcoder_jax import parquet, recipe_corpus, storage
 from snowcoder_jax.errors import InputError
 from snowcoder_jax.text.benchmarks import SHIPPED, shipped_references
 
@@ -89,8 +89,8 @@ def judged(corpus: str, output: str) -> dict[str, dict[str, Any]]:
     """The stage's rows by path."""
     found = {}
     for shard in documents.list_shards(corpus):
-        paths = documents.read_table(storage.join(shard.documents, shard.relative))["path"]
-        rows = documents.read_table(documents.attribute_path(output, shard)).to_pylist()
+        paths = parquet.read_table(storage.join(shard.documents, shard.relative))["path"]
+        rows = parquet.read_table(documents.attribute_path(output, shard)).to_pylist()
         found.update(zip(paths.to_pylist(), rows, strict=True))
     return found
 

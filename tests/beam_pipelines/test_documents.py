@@ -13,6 +13,7 @@ from small_corpus import KEY
 from beam_pipelines import documents
 from beam_pipelines.documents import DOCUMENT_SCHEMA, ROW_GROUP_BYTES, ROW_GROUP_ROWS
 from beam_pipelines.options import local_options
+from snowcoder_jax import parquet
 
 SCHEMA = pa.schema([("id", pa.string()), ("seen", pa.string())])
 
@@ -83,9 +84,9 @@ def test_attributes_of_other_rows_are_never_taken(tmp_path: Path) -> None:
 def test_large_documents_come_in_small_batches(tmp_path: Path) -> None:
     quarter = ROW_GROUP_BYTES // 4
     corpus = corpus_of(tmp_path, [chr(97 + i) * quarter for i in range(10)])
-    with open(f"{corpus}/documents/source/part-00000.parquet", "rb") as f:
-        assert pq.ParquetFile(f).metadata.row_group(0).num_rows <= 4
-        batches = [batch.num_rows for batch in documents.iter_batches(f, ["content"])]
+    path = f"{corpus}/documents/source/part-00000.parquet"
+    assert pq.ParquetFile(path).metadata.row_group(0).num_rows <= 4
+    batches = [batch.num_rows for batch in documents.iter_batches(path, ["content"])]
     assert sum(batches) == 10
     assert max(batches) <= 4
 
@@ -110,4 +111,4 @@ def test_lists_of_ids_come_back_as_they_were(tmp_path: Path) -> None:
     lists = [[1, 2, 70_000], None, [], [-5]]
     table = pa.table({"id": list("abcd"), "ids": pa.array(lists, pa.list_(pa.int32()))})
     write(tmp_path, "tokens", table)
-    assert documents.read_table(f"{tmp_path}/tokens/source/part-00000.parquet").equals(table)
+    assert parquet.read_table(f"{tmp_path}/tokens/source/part-00000.parquet").equals(table)

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from beam_pipelines import documents, duplicate_pairs, duplicates
 from beam_pipelines.documents import DOCUMENT_SCHEMA, VERDICT_FIELDS
 from beam_pipelines.options import local_options
-from snowcoder_jax import recipe_corpus, storage
+from snowcoder_jax import parquet, recipe_corpus, storage
 from snowcoder_jax.errors import InputError
 
 KEY = "k"
@@ -93,8 +93,8 @@ def read(corpus: str, folder: str) -> dict[tuple[str, str], Row]:
     """The stage's rows by (repository, path)."""
     found = {}
     for shard in documents.list_shards(corpus):
-        of_documents = documents.read_table(storage.join(shard.documents, shard.relative))
-        of_stage = documents.read_table(documents.attribute_path(folder, shard))
+        of_documents = parquet.read_table(storage.join(shard.documents, shard.relative))
+        of_stage = parquet.read_table(documents.attribute_path(folder, shard))
         assert of_documents["id"].equals(of_stage["id"])
         for a, b in zip(of_documents.to_pylist(), of_stage.to_pylist(), strict=True):
             found[a["repo"], a["path"]] = b

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from beam_pipelines import documents, exchange, ingest
 from beam_pipelines.options import local_options
-from snowcoder_jax import languages, storage
+from snowcoder_jax import languages, parquet, storage
 from snowcoder_jax.errors import InputError
 from snowcoder_jax.recipe_corpus import Corpus, FolderSource, JsonlSource, ParquetSource
 from snowcoder_jax.sources.documents import LedgerRow, SourceDocument
@@ -87,7 +87,7 @@ def test_shards(ingested: tuple[Path, tuple[FolderSource, ...], Any]) -> None:
     where: dict[str, set[str]] = {}
     num_rows = 0
     for shard in shards:
-        table = documents.read_table(storage.join(shard.documents, shard.relative))
+        table = parquet.read_table(storage.join(shard.documents, shard.relative))
         assert table.schema == documents.DOCUMENT_SCHEMA
         rows = table.to_pylist()
         num_rows += len(rows)
@@ -256,8 +256,8 @@ def test_every_document_goes_to_one_shard_in_order(
             exchange.write_piece([*items, None, row], piece, deal, "key")
             assert piece.is_done("key")
             assert not piece.is_done("other")
-            assert documents.read_table(piece.ledger).num_rows == 1
-        sizes = [documents.read_table(piece.repos) for piece in pieces]
+            assert parquet.read_table(piece.ledger).num_rows == 1
+        sizes = [parquet.read_table(piece.repos) for piece in pieces]
         repos = pa.concat_tables(sizes).group_by("repo").aggregate([("bytes", "sum")])
         spread = exchange.too_big(repos["repo"], repos["bytes_sum"], num_shards)
         total = sum(len(content.encode()) for _, _, content in files)

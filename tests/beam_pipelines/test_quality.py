@@ -11,7 +11,7 @@ import pytest
 
 from beam_pipelines import documents, quality
 from beam_pipelines.options import local_options
-from snowcoder_jax import progress, recipe, storage
+from snowcoder_jax import parquet, progress, recipe, storage
 from snowcoder_jax.annotation.head import train_annotator
 from snowcoder_jax.annotation.score import Scorer
 from snowcoder_jax.text.secrets import find_spans
@@ -102,7 +102,7 @@ def run(root: str, annotator: str, num_workers: int = 1) -> dict[str, dict[str, 
     assert rows == len(ROWS)
     found = {}
     for path in storage.list_files(output, ".parquet"):
-        table = documents.read_table(path)
+        table = parquet.read_table(path)
         assert table.schema.equals(quality.QUALITY_SCHEMA)
         found.update({row["id"]: row for row in table.to_pylist()})
     return found

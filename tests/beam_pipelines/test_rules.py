@@ -12,7 +12,7 @@ import pytest
 from beam_pipelines import documents, rules
 from beam_pipelines.documents import DOCUMENT_SCHEMA
 from beam_pipelines.options import local_options
-from snowcoder_jax import storage
+from snowcoder_jax import parquet, storage
 from snowcoder_jax.recipe_corpus import Rules
 from snowcoder_jax.text import rules as text_rules
 from snowcoder_jax.text.rule_table import SIGNALS
@@ -55,7 +55,7 @@ def run(corpus: str, config: Rules, output: Path, workers: int = 1) -> dict[str,
     for shard in documents.list_shards(corpus):
         path = documents.attribute_path(str(output), shard)
         assert pq.read_schema(path).equals(rules.RULES_SCHEMA)
-        for row in documents.read_table(path).to_pylist():
+        for row in parquet.read_table(path).to_pylist():
             found[list(FILES)[int(row["id"])]] = row
     return found
 

@@ -10,7 +10,7 @@ import pytest
 from beam_pipelines import documents, secrets
 from beam_pipelines.documents import DOCUMENT_SCHEMA
 from beam_pipelines.options import local_options
-from snowcoder_jax import storage
+from snowcoder_jax import parquet, storage
 from snowcoder_jax.text.reader import clean_text
 
 MAIL = "ada@analytical-engine.org"
@@ -48,7 +48,7 @@ def test_spans_of_every_document(corpus: str, tmp_path: Path) -> None:
     out = str(tmp_path / "out")
     assert secrets.run(corpus, output=out, key="k", options=local_options()) == len(CONTENTS)
     tables = [
-        documents.read_table(documents.attribute_path(out, shard))
+        parquet.read_table(documents.attribute_path(out, shard))
         for shard in documents.list_shards(corpus)
     ]
     assert [table.num_rows for table in tables] == [len(CONTENTS), 0]

@@ -20,8 +20,8 @@ import scripted_teacher as scripted
 from scripted_teacher import ScriptedTeacher
 
 from beam_pipelines import documents
+from snowcoder_jax import parquet, storage
 from snowcoder_jax import recipe as recipes
-from snowcoder_jax import storage
 from snowcoder_jax.errors import InputError
 from snowcoder_jax.model import decoder
 from snowcoder_jax.synthesis import generate
@@ -58,8 +58,8 @@ def test_the_corpus_has_the_layout_of_any_other(tmp_path: Path) -> None:
     shards = documents.list_shards(str(tmp_path))
     assert [s.relative for s in shards] == [SYNTHETIC]
     assert documents.stage_done(str(tmp_path / "attributes" / "synthesis"), "k")
-    table = documents.read_table(str(tmp_path / "documents" / SYNTHETIC))
-    beside = documents.read_table(str(tmp_path / "attributes" / "synthesis" / SYNTHETIC))
+    table = parquet.read_table(str(tmp_path / "documents" / SYNTHETIC))
+    beside = parquet.read_table(str(tmp_path / "attributes" / "synthesis" / SYNTHETIC))
     assert table.schema.equals(documents.DOCUMENT_SCHEMA)
     assert beside.schema.names[:5] == ["id", *(f.name for f in documents.VERDICT_FIELDS)]
     assert table["id"].equals(beside["id"])
