@@ -6,7 +6,7 @@ import dataclasses
 import os
 from typing import Any
 
-from snowcoder_jax import storage
+from snowcoder_jax import storage, strict
 from snowcoder_jax.errors import InputError
 from snowcoder_jax.recipe import Model
 from snowcoder_jax.tokenizer import FILE_SEP, Tokenizer
@@ -39,8 +39,13 @@ def load(checkpoint: str) -> CheckpointModel:
             f"runs/local/checkpoints/enhanced. Beside it: {', '.join(found) or 'nothing'}."
         )
     facts = storage.read_json(facts_path)
+    faults: list[strict.Fault] = []
+    config = strict.load(Model, facts["model"], faults)
+    if config is None:
+        lines = "; ".join(map(str, faults))
+        raise InputError(f"{facts_path}: was written by another version ({lines}). Use that one.")
     return CheckpointModel(
-        Model(**facts["model"]),
+        config,
         facts["vocab_size"],
         load_params(checkpoint),
         storage.resolve(facts["tokenizer"], checkpoint),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from types import FrameType
 
@@ -46,18 +48,26 @@ def main(argv: Sequence[str] | None = None) -> int:
 def exit_code(work: Callable[[], int], program: str = "snowcoder") -> int:
     """Do the work of a command; what stops it becomes one message and an exit code."""
     # While a phase trains, the loop handles SIGTERM itself: it saves first.
+    from snowcoder_jax.training import distributed
+
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        return work()
+        code = work()
+        distributed.leave(code)
+        return code
     except Exception as e:
-        error = plain_error(e)
+        error = plain_error(e) or distributed.lost_others(e)
         if error is None:
+            if distributed.process_count() > 1:
+                traceback.print_exc()
+                distributed.leave(EXIT_MACHINE, repr(e))
             raise
-        print(f"{program}: {error}", file=sys.stderr)
-        return EXIT_INPUT if isinstance(error, InputError) else EXIT_MACHINE
+        code, message = EXIT_INPUT if isinstance(error, InputError) else EXIT_MACHINE, str(error)
     except KeyboardInterrupt:
-        print(f"{program}: interrupted; start the same command again to go on", file=sys.stderr)
-        return EXIT_SAVED
+        code, message = EXIT_SAVED, "interrupted; start the same command again to go on"
+    print(f"{program}: {message}", file=sys.stderr)
+    distributed.leave(code, message)
+    return code
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
@@ -72,15 +82,25 @@ def _parser() -> argparse.ArgumentParser:
 
     run = commands.add_parser("run", help="do everything a recipe asks for, skipping what is done")
     recipe_arguments(run)
+    _process_arguments(run)
     run.set_defaults(handler=_run)
     for name, words in GROUPS.items():
         part = commands.add_parser(name, help=f"the steps of a run up to `{words[-1]}`")
         recipe_arguments(part)
+        _process_arguments(part)
         part.set_defaults(handler=_run, group=words)
 
     check = commands.add_parser("check", help="report every fault of a recipe before any work")
     recipe_arguments(check)
     check.set_defaults(handler=_check)
+
+    plan = commands.add_parser("plan", help="does a phase fit a topology, how fast, at what cost")
+    recipe_arguments(plan)
+    plan.add_argument("--topology", required=True, help="such as v5p:4x4x4, v5e:16x16, H100:8")
+    plan.add_argument("--phase", help="the phase to plan; the first one by default")
+    plan.add_argument("--price-per-chip-hour", type=float, help="to give the cost, in its unit")
+    plan.add_argument("--json", action="store_true", help="one JSON object on the last line")
+    plan.set_defaults(handler=_plan)
 
     why = commands.add_parser("why", help="every stage's verdict on one document")
     why.add_argument("run", help="the run's folder, such as runs/local")
@@ -119,6 +139,14 @@ def recipe_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _process_arguments(parser: argparse.ArgumentParser) -> None:
+    """How several processes find each other; TPU VMs and SLURM need none of it."""
+    group = parser.add_argument_group("several processes (TPU VMs and SLURM find each other)")
+    group.add_argument("--coordinator", metavar="HOST:PORT", help="of process 0, for all the same")
+    group.add_argument("--num-processes", type=int, metavar="N")
+    group.add_argument("--process-id", type=int, metavar="I", help="from 0 to N - 1")
+
+
 def recipe_of(args: argparse.Namespace) -> Recipe:
     """The recipe that `recipe_arguments` name."""
     # launch/local.sh goes to the repository's root; a folder is meant from where it was typed.
@@ -129,14 +157,25 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
 
 def _run(args: argparse.Namespace) -> int:
     from snowcoder_jax import preflight, run
+    from snowcoder_jax.code_version import code_version
     from snowcoder_jax.steps import build
+    from snowcoder_jax.training import distributed
+    from snowcoder_jax.training.launch import find_launch
 
+    distributed.initialize(
+        find_launch(args.coordinator, args.num_processes, args.process_id, os.environ)
+    )
     recipe = recipe_of(args)
+    folder = preflight.run_folder(recipe)
+    distributed.require_same_recipe(recipe, code_version())
     preflight.require(recipe)
+    distributed.require_shared(folder)
     preflight.configure_jax(recipe)
-    with run.folder_lock(preflight.run_folder(recipe)):
+    with contextlib.ExitStack() as held:
+        distributed.agreed("lock", lambda: held.enter_context(run.folder_lock(folder)))
         graph = build(recipe)
-        preflight.write_recipe(recipe, graph.named)
+        if distributed.is_first():
+            preflight.write_recipe(recipe, graph.named)
         steps = graph.steps
         words = getattr(args, "group", None)
         if words is not None:
@@ -146,8 +185,8 @@ def _run(args: argparse.Namespace) -> int:
         except preflight.preempted() as e:
             print(f"snowcoder: {e}", file=sys.stderr)
             return EXIT_SAVED
-    if steps[-1].name == "report":
-        print(f"report: {preflight.run_folder(recipe)}/report.html")
+    if steps[-1].name == "report" and distributed.is_first():
+        print(f"report: {folder}/report.html")
     return EXIT_DONE
 
 
@@ -157,6 +196,20 @@ def _check(args: argparse.Namespace) -> int:
     recipe = recipe_of(args)
     preflight.require(recipe)
     print(f"{args.recipe}: no fault found")
+    return EXIT_DONE
+
+
+def _plan(args: argparse.Namespace) -> int:
+    from snowcoder_jax import planning
+
+    def say(line: str) -> None:
+        print(f"snowcoder: {line}", file=sys.stderr, flush=True)
+
+    print(
+        planning.run(
+            recipe_of(args), args.phase, args.topology, args.price_per_chip_hour, args.json, say
+        )
+    )
     return EXIT_DONE
 
 

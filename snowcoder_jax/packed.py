@@ -97,6 +97,11 @@ def _record(ids: npt.NDArray[np.int32], starts: list[int], masked: list[tuple[in
     return Record(ids.copy(), np.array(starts, np.int32), np.minimum(spans, len(ids)))
 
 
+def num_records(num_tokens: int, sequence_length: int) -> int:
+    """How many records `cut_records` makes of a stream."""
+    return max(1, -(-(num_tokens - 1) // sequence_length)) if num_tokens else 0
+
+
 def encode_record(record: Record) -> bytes:
     """Bytes of a record: ids as uint16 where they fit, else uint32."""
     wide = int(record.ids.max(initial=0)) > 0xFFFF
@@ -127,10 +132,22 @@ def decode_record(data: bytes) -> Record:
 
 @dataclasses.dataclass(frozen=True)
 class PackedShard:
+    """One file of records, cut from one stream of tokens.
+
+    Attributes:
+      language: of all its files, or "all" where the grouping does not part languages.
+      num_tokens: of the stream, padding not counted.
+      source: the recipe's name of what all its documents come from.
+      tokens_by_language: of the stream's tokens, those of files.
+    """
+
     path: str
     language: str
     num_records: int
     sha256: str
+    num_tokens: int
+    source: str
+    tokens_by_language: dict[str, int]
 
 
 @dataclasses.dataclass(frozen=True)

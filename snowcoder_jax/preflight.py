@@ -12,9 +12,9 @@ from collections.abc import Callable, Collection, Iterator
 
 import yaml
 
-from snowcoder_jax import storage, strict
+from snowcoder_jax import base_model, storage, strict
 from snowcoder_jax.errors import InputError
-from snowcoder_jax.recipe import Recipe, VllmTeacher
+from snowcoder_jax.recipe import PLACEHOLDER, Recipe, VllmTeacher
 from snowcoder_jax.recipe_corpus import FolderSource
 from snowcoder_jax.sources import paths
 from snowcoder_jax.sources.check import check_opt_out, check_source
@@ -22,7 +22,6 @@ from snowcoder_jax.strict import Fault, nearest
 from snowcoder_jax.text import benchmarks
 
 BUILT_IN_POSITIVES = ("shipped_problems", "good_modules")
-PLACEHOLDER = "YOUR-"
 
 
 def run_folder(recipe: Recipe) -> str:
@@ -39,9 +38,14 @@ def require(recipe: Recipe, stages: Collection[str] | None = None) -> None:
         # Nothing is asked of a cloud while it is not said which part of it.
         faults = [*placeholders, *_teacher(recipe)]
         raise InputError(_message(recipe, faults))
-    checks: list[Callable[[Recipe], Iterator[Fault]]] = [_sources, _output, _benchmarks]
+    checks: list[Callable[[Recipe], Iterator[Fault]]] = [
+        _sources,
+        _output,
+        _benchmarks,
+        base_model.problems,
+    ]
     if stages is None:
-        checks += [_annotator, _teacher, _devices]
+        checks += [_annotator, _teacher, _devices, _tracking]
     faults = [fault for check in checks for fault in check(recipe)]
     faults += _beam(recipe, stages or ("ingest", "contamination"))
     if faults:
@@ -57,6 +61,7 @@ def _placeholders(recipe: Recipe) -> Iterator[Fault]:
     """The paths that a shipped recipe leaves to its user."""
     by_field = {
         "output": (recipe.output,),
+        "base_model": (recipe.base_model or "",),
         **{f"sources.{s.name}.path": (getattr(s, "path", ""),) for s in recipe.sources},
         "corpus.opt_out": (recipe.corpus.opt_out or "",),
         benchmarks.FIELD: recipe.corpus.contamination.benchmarks,
@@ -164,6 +169,12 @@ def _devices(recipe: Recipe) -> Iterator[Fault]:
             mesh.check_batch(phase, devices, recipe.hardware.microbatches)
         except InputError as e:
             yield Fault(f"phases.{phase.name}.batch_size", str(e), "Mend the batch.")
+
+
+def _tracking(recipe: Recipe) -> Iterator[Fault]:
+    from snowcoder_jax.training import trackers
+
+    yield from trackers.faults(recipe.tracking)
 
 
 def configure_jax(recipe: Recipe) -> None:

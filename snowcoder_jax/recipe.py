@@ -22,7 +22,29 @@ from snowcoder_jax.recipe_corpus import Corpus, Source
 from snowcoder_jax.strict import Fault
 from snowcoder_jax.text.licenses import NAMED_BY_USER
 
+# What a shipped recipe leaves to its user holds this.
+PLACEHOLDER = "YOUR-"
+
 Grouping = Literal["language_then_repository", "repository", "repository_then_language", "file"]
+# `auto`: by the platform of the mesh; one that cannot honour the mask is refused.
+AttentionKernel = Literal["auto", "splash", "cudnn", "mosaic", "blockwise", "reference"]
+# What the backward pass finds and what it computes again: `model/decoder.py`'s `Decoder`.
+Remat = Literal["none", "attention", "minimal", "full", "offload"]
+
+
+@dataclass(frozen=True)
+class RopeScaling:
+    """How a base model stretched its rotary positions; new models have none.
+
+    `linear` divides all frequencies by `factor` (arXiv 2306.15595); `llama3` those whose wavelength
+    exceeds `original_max_positions` / `low_freq_factor`, blending up to / `high_freq_factor`.
+    """
+
+    kind: Literal["linear", "llama3"]
+    factor: float
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+    original_max_positions: int = 8192
 
 
 @dataclass(frozen=True)
@@ -37,6 +59,7 @@ class Model:
     head_dim: int = 128
     max_sequence_length: int = 8192
     rope_theta: float = 10_000.0
+    rope_scaling: RopeScaling | None = None
     norm_eps: float = 1e-5
     tie_embeddings: bool = True
     attention: Literal["causal", "document"] = "causal"
@@ -130,12 +153,21 @@ class Synthesis:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Learning rate by step: linear warm-up from 0 to `peak`, then by `kind` to `final`."""
+    """Learning rate by step: linear warm-up from 0 to `peak`, then by `kind` to `final`.
 
-    kind: Literal["cosine", "linear", "constant"] = "linear"
+    A length is given in steps or in tokens (to the nearest step), not in both.
+    `warmup_stable_decay` stays at `peak` until its last `decay_steps`, in which it goes to `final`
+    along `decay_shape`; the other kinds decay from the warm-up to the end.
+    """
+
+    kind: Literal["cosine", "linear", "constant", "warmup_stable_decay"] = "linear"
     peak: float = 5.3e-4
     final: float = 0.0
     warmup_steps: int = 0
+    warmup_tokens: int | None = None
+    decay_steps: int | None = None
+    decay_tokens: int | None = None
+    decay_shape: Literal["linear", "cosine", "one_minus_sqrt"] = "linear"
 
 
 @dataclass(frozen=True)
@@ -143,17 +175,23 @@ class Part:
     """A share of a phase's data: a selection, seen at most `repeat` times.
 
     Where a part holds less than its weight asks for, the part with `fill` takes the rest.
+    `language_weights` say how often a language is drawn against its natural share of the part
+    (`{Python: 2.0}`: twice as often as it lies there; 0 leaves it out; 1 where none is given).
     """
 
     selection: str
     weight: float = 1.0
     repeat: int = 1
     fill: bool = False
+    language_weights: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Phase:
-    """One phase of the curriculum. `starts_from: null` means fresh weights."""
+    """One phase of the curriculum.
+
+    `starts_from: null` means fresh weights, or the recipe's `base_model` where it names one.
+    """
 
     name: str
     tokens: int
@@ -174,6 +212,21 @@ class Phase:
         """Steps to the nearest whole one, as the paper's 11,921 of 50 B tokens."""
         return round(self.tokens / self.tokens_per_step)
 
+    @property
+    def num_warmup_steps(self) -> int:
+        if self.schedule.warmup_tokens is None:
+            return self.schedule.warmup_steps
+        return round(self.schedule.warmup_tokens / self.tokens_per_step)
+
+    @property
+    def num_decay_steps(self) -> int:
+        """Of `warmup_stable_decay` the steps it names; of other kinds all after the warm-up."""
+        if self.schedule.decay_tokens is not None:
+            return round(self.schedule.decay_tokens / self.tokens_per_step)
+        if self.schedule.decay_steps is not None:
+            return self.schedule.decay_steps
+        return self.num_steps - self.num_warmup_steps
+
 
 @dataclass(frozen=True)
 class Control:
@@ -186,14 +239,29 @@ class Control:
 
 @dataclass(frozen=True)
 class Optimizer:
-    """AdamW (Adam stated; the rest chosen, RECIPE section 2)."""
+    """AdamW (Adam stated; the rest chosen, RECIPE section 2).
+
+    `z_loss` weighs the squared log of the softmax's normaliser, which it holds near 0 (PaLM,
+    arXiv 2204.02311 section 5, takes 1e-4); it is not part of the loss that is reported.
+    """
 
     beta1: float = 0.9
     beta2: float = 0.95
     eps: float = 1e-8
     weight_decay: float = 0.1
     clip_norm: float = 1.0
+    z_loss: float = 0.0
     max_skipped_in_a_row: int = 10
+
+
+@dataclass(frozen=True)
+class Checkpointing:
+    """Which checkpoints of a phase are kept: its last, for ever; while it trains the last
+    `keep_last`; and those at a multiple of `keep_every_steps`. How often one is made is the
+    phase's `checkpoint_every_steps`."""
+
+    keep_last: int = 2
+    keep_every_steps: int | None = None
 
 
 @dataclass(frozen=True)
@@ -234,21 +302,42 @@ class Hardware:
     """How the step is laid out and computed; nothing here changes what is learnt.
 
     `beam_options` are Apache Beam's own (`--runner=DataflowRunner`, ...) for every corpus stage;
-    without any, a stage runs in this process, or in `beam_workers` of them.
+    without any, a stage runs in this process, or in `beam_workers` of them. Where training makes
+    no step for `hang_minutes`, every process prints its stacks (0: never).
     """
 
     mesh: Mesh = Mesh()
     compute_dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    remat: Literal["none", "minimal", "full"] = "minimal"
+    remat: Remat = "minimal"
     microbatches: int = 1
     loss_chunk_tokens: int = 2_048
+    attention_kernel: AttentionKernel = "auto"
+    hang_minutes: float = 30.0
     beam_workers: int = 1
     beam_options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
+class Tracking:
+    """What is told of training besides metrics.jsonl; nothing here changes what is learnt.
+
+    `wandb_project`: the project of Weights & Biases that gets a run for each phase.
+    `profile_steps`: first and last step, counted from 1, of which each phase writes a profiler
+    trace to `profiles/` of the run's folder.
+    """
+
+    tensorboard: bool = False
+    wandb_project: str | None = None
+    profile_steps: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class Recipe:
-    """A run, whole. See the module's docstring."""
+    """A run, whole. See the module's docstring.
+
+    `base_model` is a folder in Hugging Face Llama format: phases that start from no other start
+    from its weights, and `model` and the tokenizer are its own.
+    """
 
     name: str
     sources: tuple[Source, ...]
@@ -256,6 +345,7 @@ class Recipe:
     phases: tuple[Phase, ...]
     seed: int = 0
     output: str = "."
+    base_model: str | None = None
     model: Model = Model()
     tokenizer: Tokenizer = Tokenizer()
     corpus: Corpus = field(default_factory=Corpus)
@@ -264,7 +354,9 @@ class Recipe:
     controls: tuple[Control, ...] = ()
     optimizer: Optimizer = Optimizer()
     evaluation: Evaluation = Evaluation()
+    checkpointing: Checkpointing = Checkpointing()
     hardware: Hardware = Hardware()
+    tracking: Tracking = Tracking()
 
     def phase(self, name: str) -> Phase:
         """The phase of that name; a control arm is a phase too."""
@@ -272,6 +364,17 @@ class Recipe:
 
     def selection(self, name: str) -> Selection:
         return next(s for s in self.selections if s.name == name)
+
+    def packed_length(self, selection: str) -> int:
+        """The sequence length that a selection is packed with: the first phase's that reads it.
+
+        Phases of another length cut the same tokens anew as they read them.
+        """
+        return next(
+            phase.sequence_length
+            for phase in self.all_phases()
+            if any(part.selection == selection for part in phase.data)
+        )
 
     def all_phases(self) -> tuple[Phase, ...]:
         """The phases in order, each followed by the control arms that mirror it."""
@@ -334,6 +437,10 @@ def parse_recipe(
         # Who names a folder on the line vouches for it where it has no licence file.
         entry = {"name": name, "kind": "folder", "path": folder, "license": NAMED_BY_USER}
         data.setdefault("sources", []).append(entry)
+    if data.get("base_model") is not None:
+        from snowcoder_jax import base_model
+
+        base_model.fill_in(data, faults)
     recipe = strict.load(Recipe, data, faults)
     if recipe is not None:
         from snowcoder_jax.recipe_checks import check_recipe

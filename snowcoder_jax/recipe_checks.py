@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 
 from snowcoder_jax import languages
-from snowcoder_jax.recipe import CheckpointTeacher, Phase, Recipe
+from snowcoder_jax.recipe import CheckpointTeacher, Part, Phase, Recipe
 from snowcoder_jax.strict import Fault, nearest
 from snowcoder_jax.text import rule_table
 
@@ -21,8 +21,16 @@ def check_recipe(recipe: Recipe) -> list[Fault]:
         _phases,
         _selections,
         _synthesis,
+        _tracking,
     ]
     return [fault for check in checks for fault in check(recipe)]
+
+
+def _tracking(recipe: Recipe) -> Iterator[Fault]:
+    steps = recipe.tracking.profile_steps
+    if steps and not (len(steps) == 2 and 1 <= steps[0] <= steps[1]):
+        mend = "Give the first and the last step, such as [10, 13]."
+        yield Fault("tracking.profile_steps", f"{list(steps)} is no range of steps", mend)
 
 
 def _names(recipe: Recipe) -> Iterator[Fault]:
@@ -63,6 +71,7 @@ def _numbers(recipe: Recipe) -> Iterator[Fault]:
         "hardware.microbatches": recipe.hardware.microbatches,
         "hardware.loss_chunk_tokens": recipe.hardware.loss_chunk_tokens,
         "hardware.beam_workers": recipe.hardware.beam_workers,
+        "checkpointing.keep_last": recipe.checkpointing.keep_last,
         "optimizer.clip_norm": recipe.optimizer.clip_norm,
         "optimizer.max_skipped_in_a_row": recipe.optimizer.max_skipped_in_a_row,
         "model.hidden_dim": recipe.model.hidden_dim,
@@ -88,6 +97,12 @@ def _numbers(recipe: Recipe) -> Iterator[Fault]:
     for where, value in positive.items():
         if value <= 0:
             yield Fault(where, f"{value} is not above 0", "Give a positive number.")
+    if not 0 <= recipe.hardware.hang_minutes <= 10_000:
+        mend = "Give minutes up to 10,000, or 0 for never."
+        yield Fault("hardware.hang_minutes", f"{recipe.hardware.hang_minutes} is no time", mend)
+    if not 0 <= recipe.optimizer.z_loss < 1:
+        mend = "Give 0 (off), or a small weight such as 1e-4."
+        yield Fault("optimizer.z_loss", f"{recipe.optimizer.z_loss} is no weight", mend)
     if not 1 <= recipe.evaluation.ngram_order <= 7:
         mend = "Choose 1 to 7; the report's yardstick is 5."
         yield Fault("evaluation.ngram_order", f"{recipe.evaluation.ngram_order} is no order", mend)
@@ -130,6 +145,12 @@ def _model(recipe: Recipe) -> Iterator[Fault]:
         )
     if model.head_dim % 2:
         yield Fault("model.head_dim", "is odd", "RoPE turns pairs: choose an even number.")
+    scaling = model.rope_scaling
+    if scaling is not None and not (
+        scaling.factor > 0 and 0 < scaling.low_freq_factor < scaling.high_freq_factor
+    ):
+        problem = "factor is not above 0, or low_freq_factor not between 0 and high_freq_factor"
+        yield Fault("model.rope_scaling", problem, "Take the base model's, or null.")
     if recipe.tokenizer.vocab_size < 300:
         yield Fault(
             "tokenizer.vocab_size",
@@ -155,6 +176,9 @@ def _phases(recipe: Recipe) -> Iterator[Fault]:
         if control.selection not in selections:
             mend = nearest(control.selection, selections)
             yield Fault(f"{at}.selection", f"no selection `{control.selection}`", mend)
+        elif control.of in earlier:
+            for part in recipe.phase(control.name).data:
+                yield from _language_weights(recipe, part, at)
 
 
 def _one_phase(
@@ -172,15 +196,13 @@ def _one_phase(
             f"{phase.tokens} is less than one step of {phase.tokens_per_step} tokens",
             "Raise it, or lower batch_size.",
         )
-    elif not 0 <= phase.schedule.warmup_steps < phase.num_steps:
-        yield Fault(
-            f"{at}.schedule.warmup_steps",
-            f"{phase.schedule.warmup_steps} is not from 0 to below the phase's "
-            f"{phase.num_steps} steps",
-            "Change the warm-up.",
-        )
+    else:
+        yield from _schedule(phase, f"{at}.schedule")
     if phase.schedule.peak <= 0 or phase.schedule.final < 0:
         yield Fault(f"{at}.schedule", "a learning rate is negative or 0", "Give positive rates.")
+    if phase.keep_moments and phase.starts_from is None:
+        problem = "there are no moments to keep where a phase starts from no other"
+        yield Fault(f"{at}.keep_moments", problem, "Set it to false.")
     if phase.sequence_length > recipe.model.max_sequence_length:
         yield Fault(
             f"{at}.sequence_length",
@@ -197,6 +219,14 @@ def _one_phase(
         )
     if phase.checkpoint_every_steps <= 0:
         yield Fault(f"{at}.checkpoint_every_steps", "is not above 0", "Give a positive number.")
+    elif (every := recipe.checkpointing.keep_every_steps) is not None and (
+        every <= 0 or every % phase.checkpoint_every_steps
+    ):
+        yield Fault(
+            "checkpointing.keep_every_steps",
+            f"{every} is no multiple of {at}.checkpoint_every_steps {phase.checkpoint_every_steps}",
+            "Choose one: only what is saved can be kept.",
+        )
     if not phase.data:
         yield Fault(f"{at}.data", "is empty", "Name at least one selection.")
     for part in phase.data:
@@ -205,10 +235,60 @@ def _one_phase(
             yield Fault(f"{at}.data", f"no selection `{part.selection}`", mend)
         if part.repeat < 1 or part.weight < 0:
             yield Fault(f"{at}.data", "repeat below 1 or weight below 0", "Raise it.")
+        yield from _language_weights(recipe, part, f"{at}.data")
     if sum(part.weight for part in phase.data) <= 0 and phase.data:
         yield Fault(f"{at}.data", "the weights are all 0", "Give one part a weight.")
     if sum(part.fill for part in phase.data) > 1:
         yield Fault(f"{at}.data", "two parts have `fill`", "Let one part take the rest.")
+
+
+def _schedule(phase: Phase, at: str) -> Iterator[Fault]:
+    schedule, num_steps = phase.schedule, phase.num_steps
+    for what in ("warmup", "decay"):
+        steps, tokens = (getattr(schedule, f"{what}_{unit}") for unit in ("steps", "tokens"))
+        if steps and tokens is not None:
+            problem = "both are given, and they may say different things"
+            yield Fault(f"{at}.{what}_steps, {what}_tokens", problem, "Leave one of them out.")
+    unit = "steps" if schedule.warmup_tokens is None else "tokens"
+    if not 0 <= phase.num_warmup_steps < num_steps:
+        yield Fault(
+            f"{at}.warmup_{unit}",
+            f"{phase.num_warmup_steps} is not from 0 to below the phase's {num_steps} steps",
+            "Change the warm-up.",
+        )
+        return
+    decays = schedule.decay_steps is not None or schedule.decay_tokens is not None
+    if schedule.kind == "warmup_stable_decay":
+        left = num_steps - phase.num_warmup_steps
+        if not decays:
+            mend = "Say how long it decays, for instance a tenth of the phase."
+            yield Fault(f"{at}.decay_steps", "is missing (or decay_tokens)", mend)
+        elif not 1 <= phase.num_decay_steps <= left:
+            unit = "steps" if schedule.decay_tokens is None else "tokens"
+            problem = f"{phase.num_decay_steps} is not from 1 to the {left} steps after the warm-up"
+            yield Fault(f"{at}.decay_{unit}", problem, "Change the decay.")
+    elif decays or schedule.decay_shape != "linear":
+        problem = f"kind `{schedule.kind}` decays from its warm-up to the end of the phase"
+        mend = "Leave it out, or choose kind: warmup_stable_decay."
+        yield Fault(f"{at}.decay_*", problem, mend)
+
+
+def _language_weights(recipe: Recipe, part: Part, at: str) -> Iterator[Fault]:
+    known = [language.name for language in languages.LANGUAGES]
+    for language, weight in part.language_weights.items():
+        where = f"{at}.language_weights.{language}"
+        if language not in known:
+            yield Fault(where, "no such language", nearest(language, known))
+        if not (math.isfinite(weight) and weight >= 0):
+            yield Fault(where, f"{weight} is no weight", "Give 0 or more; 1 draws it as it lies.")
+    named = {s.name: s for s in recipe.selections}.get(part.selection)
+    if part.language_weights and named and named.grouping != "language_then_repository":
+        yield Fault(
+            f"{at}.language_weights",
+            f"selection `{named.name}` is grouped by `{named.grouping}`: its sequences mix "
+            "languages, and cannot be drawn by them",
+            "Set its grouping to language_then_repository.",
+        )
 
 
 def _selections(recipe: Recipe) -> Iterator[Fault]:

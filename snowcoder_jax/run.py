@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
+import functools
 import os
 import sys
 import threading
@@ -22,6 +23,7 @@ import psutil
 from snowcoder_jax import storage
 from snowcoder_jax.errors import InputError
 from snowcoder_jax.progress import Progress
+from snowcoder_jax.training import distributed
 
 Facts = dict[str, Any]
 
@@ -38,6 +40,7 @@ class Step:
       watch: counts what is finished so far, for steps that cannot say so themselves.
       total: of what `watch` counts.
       outputs: files outside the folder that must be there too.
+      together: all processes of the run do it at once; the first alone does the other steps.
     """
 
     name: str
@@ -47,6 +50,7 @@ class Step:
     watch: Callable[[], int] | None = None
     total: int = 0
     outputs: tuple[str, ...] = ()
+    together: bool = False
 
     @property
     def record_path(self) -> str:
@@ -67,18 +71,40 @@ def finished(step: Step) -> Facts | None:
 
 
 def execute(steps: Sequence[Step], log: Callable[[str], None]) -> None:
-    """Run, in order, every step that is not finished."""
+    """Run, in order, every step that is not finished.
+
+    With several processes the first says what there is to do, and alone writes records.
+    """
+    if distributed.is_first():
+        _lead(steps, log)
+    else:
+        _follow(steps)
+    distributed.agreed("end of the steps", lambda: None)
+
+
+def _follow(steps: Sequence[Step]) -> None:
+    with open(os.devnull, "w") as nowhere:
+        for step in steps:
+            if step.together and distributed.agreed(step.name, lambda: None):
+                with Progress(step.name, step.total, nowhere) as progress:
+                    step.work(progress)
+
+
+def _lead(steps: Sequence[Step], log: Callable[[str], None]) -> None:
     num_done = sum(finished(step) is not None for step in steps)
     if num_done:
         log(f"{num_done} of {len(steps)} steps are done already")
     for number, step in enumerate(steps, start=1):
-        if finished(step) is None:
-            # Runs of other names may share this folder; the second one finds it done.
-            with folder_lock(step.folder, wait=True):
-                if finished(step) is None:
-                    log(f"[{number}/{len(steps)}] {step.name}")
-                    record = run_step(step)
-                    log(f"  {step.name}: {record['seconds']:.1f} s")
+        # Runs of other names may share this folder; the second one finds it done.
+        is_done = finished(step) is not None
+        with contextlib.nullcontext() if is_done else folder_lock(step.folder, wait=True):
+            is_due = not is_done and finished(step) is None
+            if step.together:
+                distributed.agreed(step.name, functools.partial(bool, is_due))
+            if is_due:
+                log(f"[{number}/{len(steps)}] {step.name}")
+                record = run_step(step)
+                log(f"  {step.name}: {record['seconds']:.1f} s")
 
 
 def run_step(step: Step) -> Facts:

@@ -1,8 +1,9 @@
-"""Byte-level BPE: train it, save it in Hugging Face format, encode fast.
+"""Byte-level BPE: train it, save it in Hugging Face format, encode fast; or take a base model's.
 
 Training and the files on disk are Hugging Face `tokenizers`; encoding runs through tiktoken, which
 gives the same ids about ten times faster. That the two agree is checked on real text before a
-stage relies on it (`check_agreement`).
+stage relies on it (`check_agreement`). A tokenizer that was not trained here splits words in its
+own way, so it is run by `tokenizers` itself.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +43,16 @@ SPECIAL_TOKENS = (
     "<jupyter_text>",
     "<jupyter_code>",
     "<jupyter_output>",
+)
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
 )
 
 # GPT-2's word splitting, digits one by one. One pattern for both libraries, so that they agree.
@@ -89,49 +101,125 @@ def train(texts: Iterable[str], vocab_size: int, folder: str) -> None:
     storage.write_json(storage.join(folder, "tokenizer_config.json"), config)
 
 
+def copy_files(source: str, folder: str) -> None:
+    """Take the tokenizer of a model's folder, as it is."""
+    for name in TOKENIZER_FILES:
+        if storage.exists(storage.join(source, name)):
+            data = storage.read_bytes(storage.join(source, name))
+            storage.write_bytes(storage.join(folder, name), data)
+
+
+def special_ids(folder: str) -> dict[str, int | None]:
+    """Ids of the tokens that tokenizer_config.json names `bos` and `eos`; None where it does not.
+
+    Raises:
+      InputError: a file is missing, or such a token is not in tokenizer.json.
+    """
+    path = storage.join(folder, "tokenizer.json")
+    if not storage.exists(path):
+        raise InputError(f"{path}: is not there. Train a tokenizer or name another folder.")
+    spec = storage.read_json(path)
+    ids = dict(spec["model"].get("vocab", {}))
+    ids |= {token["content"]: token["id"] for token in spec.get("added_tokens") or []}
+    path = storage.join(folder, "tokenizer_config.json")
+    settings = storage.read_json(path) if storage.exists(path) else {}
+    found: dict[str, int | None] = {}
+    for kind in ("bos", "eos"):
+        token = settings.get(f"{kind}_token")
+        content = token.get("content") if isinstance(token, dict) else token
+        if content is not None and content not in ids:
+            raise InputError(f"{path}: {kind}_token {content!r} is not in tokenizer.json")
+        found[kind] = None if content is None else int(ids[content])
+    return found
+
+
 class Tokenizer:
-    """A trained tokenizer; special tokens never come out of plain text.
+    """A tokenizer; special tokens never come out of plain text.
+
+    Args:
+      ends: ids that begin and end a text, `bos` and `eos`, of a tokenizer that was not trained
+        here.
 
     Attributes:
       vocab_size: number of ids, special ones included.
       end_of_text: the id that ends a document.
       token_bytes: int64 [vocab_size], bytes of text each id stands for (0 for special ones).
+
+    Raises:
+      InputError: it is not a byte-level BPE, or does not say how a text ends.
     """
 
-    def __init__(self, tokenizer_json: str) -> None:
+    def __init__(self, tokenizer_json: str, ends: dict[str, int | None] | None = None) -> None:
         self._reference = tokenizers.Tokenizer.from_str(tokenizer_json)
         self._reference.encode_special_tokens = True
+        self._reference.no_truncation()
+        self._reference.no_padding()
         spec = json.loads(tokenizer_json)
+        added: list[dict[str, Any]] = spec.get("added_tokens") or []
+        self._specials = {t["content"]: int(t["id"]) for t in added if t["special"]}
+        self._names = {i: name.encode() for name, i in self._specials.items()}
+        texts = {t["content"]: t["content"].encode() for t in added if not t["special"]}
+        vocab: dict[str, int] = spec["model"]["vocab"] | {t["content"]: t["id"] for t in added}
         from_char = _bytes_of_characters()
-        vocab: dict[str, int] = spec["model"]["vocab"]
-        self._specials = {t["content"]: int(t["id"]) for t in spec["added_tokens"] if t["special"]}
-        ranks = {
-            bytes(from_char[c] for c in token): i
-            for token, i in vocab.items()
-            if token not in self._specials
-        }
-        self._fast = tiktoken.Encoding(
-            "snowcoder",
-            pat_str=WORD_PATTERN,
-            mergeable_ranks=ranks,
-            special_tokens=self._specials,
-        )
-        self.vocab_size = len(ranks) + len(self._specials)
-        self.end_of_text = self._specials[END_OF_TEXT]
-        self.token_bytes: npt.NDArray[np.int64] = np.zeros(self.vocab_size, np.int64)
-        for token, i in ranks.items():
-            self.token_bytes[i] = len(token)
+        try:
+            ranks = {
+                token: texts.get(token) or bytes(from_char[c] for c in token)
+                for token in vocab
+                if token not in self._specials
+            }
+        except (KeyError, AttributeError) as e:
+            raise InputError(
+                f"tokenizer.json: its tokens do not spell bytes ({e} is no byte of a byte-level "
+                "BPE). Choose a model with a byte-level tokenizer, as GPT-2, StarCoder and Llama 3 "
+                "have."
+            ) from e
+        self.vocab_size = max(vocab.values()) + 1
+        self._bytes = [b""] * self.vocab_size
+        for token, text in ranks.items():
+            self._bytes[vocab[token]] = text
+        self.token_bytes: npt.NDArray[np.int64] = np.array([len(x) for x in self._bytes], np.int64)
+        own = all(self._specials.get(name) == i for i, name in enumerate(SPECIAL_TOKENS))
+        self._fast: tiktoken.Encoding | None = None
+        if own:
+            self._fast = tiktoken.Encoding(
+                "snowcoder",
+                pat_str=WORD_PATTERN,
+                mergeable_ranks={text: vocab[token] for token, text in ranks.items()},
+                special_tokens=self._specials,
+            )
+        ends = ends or {}
+        end = self._specials.get(END_OF_TEXT) if own else ends.get("eos")
+        if end is None:
+            raise InputError(
+                "tokenizer_config.json: names no eos_token, so no text could end. Add it."
+            )
+        self.end_of_text: int = end
+        begin = ends.get("bos")
+        self._begin_of_text: int = end if begin is None else begin
 
     @staticmethod
     @functools.lru_cache(maxsize=4)
     def load(folder: str) -> Tokenizer:
+        ends = special_ids(folder)
         path = storage.join(folder, "tokenizer.json")
-        if not storage.exists(path):
-            raise InputError(f"{path}: is not there. Train a tokenizer or name another folder.")
-        return Tokenizer(storage.read_bytes(path).decode())
+        try:
+            return Tokenizer(storage.read_bytes(path).decode(), ends)
+        except InputError as e:
+            raise InputError(f"{folder}: {e}") from e
 
     def special(self, name: str) -> int:
-        return self._specials[name]
+        """The id of one of SPECIAL_TOKENS.
+
+        A base model's tokenizer may lack them. What begins its texts then stands for `FILE_SEP`,
+        so that each file begins as its texts did, and the end of a text for all others; recipes
+        that need those are refused (`has`).
+        """
+        if name in self._specials:
+            return self._specials[name]
+        return self._begin_of_text if name == FILE_SEP else self.end_of_text
+
+    def has(self, name: str) -> bool:
+        return name in self._specials
 
     def encode(self, text: str) -> list[int]:
         """Ids of plain text; a `<|endoftext|>` written in a file is encoded as its letters."""
@@ -143,6 +231,9 @@ class Tokenizer:
         Raises:
           UnicodeEncodeError: the text holds a lone surrogate, which UTF-8 cannot spell.
         """
+        if self._fast is None:
+            text.encode()
+            return np.array(self._reference_ids(text), np.int32)
         try:
             ids = self._fast.encode_to_numpy(text, disallowed_special=())
         except UnicodeEncodeError:
@@ -156,13 +247,16 @@ class Tokenizer:
         return [self.encode(text) for text in texts]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of `ids`; bytes that are no UTF-8 become U+FFFD, special tokens their names."""
-        return self._fast.decode(list(ids), errors="replace")
+        """Text of `ids`; bytes that are no UTF-8 become U+FFFD, special tokens their names.
+
+        Ids beyond the vocabulary, which a model with a padded embedding can write, are left out.
+        """
+        known = [self._names.get(i) or self._bytes[i] for i in ids if i < self.vocab_size]
+        return b"".join(known).decode(errors="replace")
 
     def decode_bytes(self, ids: Sequence[int] | npt.NDArray[np.int32]) -> bytes:
         """Exact bytes of `ids`, special tokens left out."""
-        given = np.asarray(ids, np.int32)
-        return self._fast.decode_bytes(given[self.token_bytes[given] > 0].tolist())
+        return b"".join([self._bytes[i] for i in ids if i < self.vocab_size])
 
     def check_agreement(self, texts: Sequence[str]) -> None:
         """Raises MachineError where the fast ids differ from Hugging Face's."""

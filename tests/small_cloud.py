@@ -104,12 +104,16 @@ def run(command: list[str], **more: str) -> str:
 def emulated_storage() -> Iterator[dict[str, str]]:
     """Start the emulator; yields the environment in which `gs://bucket` is its bucket."""
     port = _free_port()
-    command = [sys.executable, "-m", "gcp_storage_emulator", "start", "--in-memory", "--quiet"]
+    emulator = str(Path(__file__).parent / "storage_emulator.py")
+    command = [sys.executable, emulator, "start", "--in-memory", "--quiet"]
     arguments = ["--host", "localhost", "--port", str(port), "--default-bucket", "bucket"]
     with _server([*command, *arguments], port, {}):
         yield {
             "STORAGE_EMULATOR_HOST": f"http://localhost:{port}",
             "FSSPEC_GS_TOKEN": "anon",
+            # The same for TensorStore, which reads and writes checkpoints.
+            "TENSORSTORE_GCS_HTTP_URL": f"http://localhost:{port}",
+            "GOOGLE_AUTH_TOKEN_FOR_TESTING": "none",
             # Asking what kind of bucket it is goes over gRPC, which the emulator does not speak.
             "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
         }

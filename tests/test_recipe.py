@@ -97,6 +97,11 @@ FAULTS = [
     ("sources=[{name: x, kind: foldr}]", "sources.x.kind", "`folder`"),
     ("hardware.microbatches=3", "phases.general.batch_size", "microbatches"),
     ("hardware.microbatches=0", "hardware.microbatches", "not above 0"),
+    ("hardware.hang_minutes=-1", "hardware.hang_minutes", "0 for never"),
+    ("hardware.hang_minutes=.inf", "hardware.hang_minutes", "0 for never"),
+    ("checkpointing.keep_last=0", "checkpointing.keep_last", "not above 0"),
+    ("checkpointing.keep_every_steps=150", "checkpointing.keep_every_steps", "no multiple"),
+    ("checkpointing.keep_every_steps=0", "checkpointing.keep_every_steps", "no multiple"),
     ("model.num_kv_heads=0", "model.num_kv_heads", "not above 0"),
     ("model.hidden_dim=0", "model.hidden_dim", "not above 0"),
     ("corpus.duplicates.bands=0", "corpus.duplicates.bands", "not above 0"),
@@ -108,7 +113,72 @@ FAULTS = [
     ("synthesis.temperature=-0.1", "synthesis.temperature", "greedy"),
     ("controls.control.of=enhanced", "controls.control.of", "one selection"),
     ("name=../x", "name", "no file name"),
+    ("model.rope_scaling={kind: linear, factor: 0}", "model.rope_scaling", "or null"),
+    (
+        "model.rope_scaling={kind: llama3, factor: 2, low_freq_factor: 4}",
+        "model.rope_scaling",
+        "or null",
+    ),
+    ("base_model=no/such", "base_model", "Name the folder of a whole Llama model"),
+    ("phases.general.keep_moments=true", "phases.general.keep_moments", "no moments to keep"),
+    (
+        "phases.general.schedule.warmup_tokens=40960",
+        "schedule.warmup_steps, warmup_tokens",
+        "Leave one of them out",
+    ),
+    (
+        f"phases.general.schedule={{warmup_tokens: {499 * 2048 + 1024}}}",
+        "schedule.warmup_tokens: 500 is not",
+        "Change the warm-up",
+    ),
+    ("phases.general.schedule.decay_steps=3", "schedule.decay_*", "warmup_stable_decay"),
+    ("phases.general.schedule.decay_shape=cosine", "schedule.decay_*", "warmup_stable_decay"),
+    (
+        "phases.general.schedule.kind=warmup_stable_decay",
+        "schedule.decay_steps",
+        "Say how long it decays",
+    ),
+    (
+        "phases.general.schedule={kind: warmup_stable_decay, warmup_steps: 20, decay_steps: 481}",
+        "schedule.decay_steps: 481 is not from 1 to the 480 steps",
+        "Change the decay",
+    ),
+    (
+        "phases.general.schedule={kind: warmup_stable_decay, decay_tokens: 1000}",
+        "schedule.decay_tokens: 0 is not from 1",
+        "Change the decay",
+    ),
+    (
+        "phases.general.schedule={kind: warmup_stable_decay, decay_steps: 9, decay_tokens: 9999}",
+        "decay_steps, decay_tokens",
+        "Leave one of them out",
+    ),
+    (
+        "phases.general.data=[{selection: corpus, language_weights: {Pyton: 2, C: -1}}]",
+        "language_weights.Pyton",
+        "`Python`",
+    ),
+    (
+        "phases.general.data=[{selection: corpus, language_weights: {C: -1}}]",
+        "language_weights.C",
+        "0 or more",
+    ),
 ]
+
+
+def test_languages_can_be_weighed_only_where_they_are_packed_apart() -> None:
+    weighed = "phases.continued.data=[{selection: best, repeat: 4, language_weights: {C: 2}}]"
+    load_recipe(LOCAL, (weighed,))
+    for selection, where in (("best", "phases.continued.data"), ("random", "controls.control")):
+        mixed = f"selections.{selection}.grouping=repository"
+        with pytest.raises(InputError, match=rf"{where}\.language_weights.* `repository`"):
+            load_recipe(LOCAL, (weighed, mixed))
+
+
+def test_a_selection_is_packed_at_the_length_of_the_first_phase_that_reads_it() -> None:
+    recipe = load_recipe(LOCAL, ("phases.enhanced.sequence_length=128",))
+    assert recipe.packed_length("best") == 256
+    assert recipe.packed_length("synthetic") == 128
 
 
 @pytest.mark.parametrize(("override", "field", "mend"), FAULTS)
@@ -128,6 +198,11 @@ def test_each_fault_names_its_field_and_mend(override: str, field: str, mend: st
         "tokenizer.vocab_size=300",
         "synthesis.max_new_tokens=160",
         "selections.best.fim_share=1.0",
+        "checkpointing={keep_last: 1, keep_every_steps: 200}",
+        "hardware.hang_minutes=0",
+        "phases.general.schedule={kind: warmup_stable_decay, warmup_steps: 20, decay_steps: 480}",
+        "phases.general.schedule={kind: warmup_stable_decay, decay_tokens: 1025}",
+        f"phases.general.schedule={{warmup_tokens: {499 * 2048 + 1023}}}",
     ],
 )
 def test_the_last_good_value_before_a_fault_is_taken(override: str) -> None:

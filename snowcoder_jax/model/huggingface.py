@@ -1,22 +1,22 @@
 """Weights in Hugging Face Llama format, out and in.
 
 Rotary positions already pair dims as `LlamaForCausalLM` does, so every weight is a reshaped
-plain copy. RoPE settings are written both as `rope_parameters` (transformers 5) and as
-`rope_theta` (transformers 4 and others): a reader that knows only one spelling and does not find
-it falls back to a base of 10,000 without a word.
+plain copy. Weights are read slice by slice: a model is put onto a mesh without ever lying in a
+host's memory as a whole, and each host reads what its devices hold.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
+import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import fsspec
+import jax
 import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
@@ -25,21 +25,15 @@ from safetensors.numpy import save_file
 from snowcoder_jax import storage
 from snowcoder_jax.errors import InputError
 from snowcoder_jax.model.decoder import Params
+from snowcoder_jax.model.llama_config import CONFIG, config_json, read_config, read_json
 from snowcoder_jax.recipe import Model
+from snowcoder_jax.tokenizer import TOKENIZER_FILES, special_ids
 
 MAX_SHARD_BYTES = 5_000_000_000
 
 _WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
-_TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-)
+_DTYPES = ("F64", "F32", "F16", "BF16")
 # Our name of a block's weight, and theirs; norms are vectors, the others matrices [out, in].
 _LAYER_NAMES = {
     "attention_norm": "input_layernorm",
@@ -79,7 +73,7 @@ def export_llama(
       InputError: the tokenizer folder has no tokenizer.json, or `folder` cannot be written.
       MachineError: the disk is full.
     """
-    tokenizer_files = [f for f in _TOKENIZER_FILES if storage.exists(_in(tokenizer_folder, f))]
+    tokenizer_files = [f for f in TOKENIZER_FILES if storage.exists(_in(tokenizer_folder, f))]
     if "tokenizer.json" not in tokenizer_files:
         raise InputError(
             f"{tokenizer_folder}: there is no tokenizer.json; "
@@ -91,8 +85,11 @@ def export_llama(
             storage.write_bytes(
                 _in(temporary, name), storage.read_bytes(_in(tokenizer_folder, name))
             )
-        facts = _config_json(config, vocab_size, _special_ids(tokenizer_folder))
-        storage.write_json(_in(temporary, "config.json"), facts)
+        ids = special_ids(tokenizer_folder)
+        facts = config_json(
+            config, vocab_size, {f"{kind}_token_id": ids[kind] for kind in ("bos", "eos")}
+        )
+        storage.write_json(_in(temporary, CONFIG), facts)
 
 
 def import_llama(folder: str) -> tuple[Params, Model, int]:
@@ -101,31 +98,143 @@ def import_llama(folder: str) -> tuple[Params, Model, int]:
     Weights may be in one or several safetensors files, of any float dtype.
 
     Raises:
-      InputError: a file is missing or broken, or the model has what the decoder does not
-        (another architecture, scaled RoPE, biases, another activation).
+      InputError: a file is missing or broken, or the model has what the decoder does not.
     """
-    config, vocab_size = _read_config(_in(folder, "config.json"))
-    shapes = _stacked_shapes(config, vocab_size)
-    params: Params = {
-        name: np.empty(shapes[name], np.float32) for name in _TABLE_NAMES if name in shapes
-    }
-    params["layers"] = {name: np.empty(shapes[name], np.float32) for name in _LAYER_NAMES}
-    targets = dict(_named_views(params))
-    missing = set(targets)
-    for path in _weight_files(folder):
-        with _local(path) as local, _open_weights(local, path) as weights:
-            for name in weights.keys():  # noqa: SIM118 (not a mapping)
-                if name not in targets:
-                    _check_surplus(name, config, path)
-                    continue
-                _copy_weight(weights.get_tensor(name), targets[name], f"{path}: {name}")
-                missing.discard(name)
+    with open_llama(folder) as weights:
+        shapes = _shapes(weights.config, weights.vocab_size)
+        params: Params = {name: weights.read(name) for name in shapes if name in _TABLE_NAMES}
+        params["layers"] = {name: weights.read(name) for name in _LAYER_NAMES}
+        return params, weights.config, weights.vocab_size
+
+
+def load_llama(folder: str, shapes: Params) -> Params:
+    """The parameters of a Llama folder, float32, placed as `shapes` says.
+
+    Each host reads the slices that its devices hold and no others, one parameter at a time.
+
+    Args:
+      shapes: ShapeDtypeStructs with shardings, of the structure of `decoder.init_params`.
+
+    Raises:
+      InputError: as `import_llama`.
+    """
+    with open_llama(folder) as weights:
+
+        def load(path: Any, shape: jax.ShapeDtypeStruct) -> jax.Array:
+            name = path[-1].key
+            return jax.make_array_from_callback(
+                shape.shape, shape.sharding, lambda index: weights.read(name, index)
+            )
+
+        params: Params = jax.tree_util.tree_map_with_path(load, shapes)
+        return params
+
+
+class LlamaWeights:
+    """The open weights of a Llama folder, under our names and in our shapes."""
+
+    def __init__(self, config: Model, vocab_size: int, files: dict[str, Any]) -> None:
+        self.config = config
+        self.vocab_size = vocab_size
+        self._file_of = {name: file for file in files.values() for name in file.keys()}  # noqa: SIM118
+
+    def read(self, name: str, index: Sequence[slice] | None = None) -> _Array:
+        """A slice of a parameter, float32; the whole where no index is given.
+
+        Args:
+          index: one slice for each dim; head dims cannot be cut.
+        """
+        shape = _shapes(self.config, self.vocab_size)[name]
+        index = [slice(None)] * len(shape) if index is None else index
+        bounds = [range(size)[cut] for cut, size in zip(index, shape, strict=True)]
+        if name in _TABLE_NAMES:
+            return self._theirs(_TABLE_NAMES[name], bounds)
+        result = np.empty([len(bound) for bound in bounds], np.float32)
+        num_in = _num_in_dims(name)
+        for out, layer in zip(result, bounds[0], strict=True):
+            theirs = f"model.layers.{layer}.{_LAYER_NAMES[name]}.weight"
+            if not num_in:
+                out[...] = self._theirs(theirs, bounds[1:])
+                continue
+            columns = _flat(bounds[1 : 1 + num_in], shape[1 : 1 + num_in])
+            rows = _flat(bounds[1 + num_in :], shape[1 + num_in :])
+            out[...] = self._theirs(theirs, [rows, columns]).T.reshape(out.shape)
+        return result
+
+    def _theirs(self, name: str, bounds: Sequence[range]) -> _Array:
+        cut = tuple(slice(bound.start, bound.stop) for bound in bounds)
+        weight: _Array = self._file_of[name].get_slice(name)[cut]
+        return weight.astype(np.float32)
+
+
+def _flat(bounds: Sequence[range], sizes: Sequence[int]) -> range:
+    """One range over several dims laid out in a row; only the first of them may be cut."""
+    inner = math.prod(sizes[1:])
+    assert all(len(bound) == size for bound, size in zip(bounds[1:], sizes[1:], strict=True))
+    return range(bounds[0].start * inner, bounds[0].stop * inner)
+
+
+@contextlib.contextmanager
+def open_llama(folder: str) -> Iterator[LlamaWeights]:
+    """The weights of a Llama folder; names, shapes and dtypes are checked, nothing else is read.
+
+    Files of an object store are copied to a temporary folder for as long.
+
+    Raises:
+      InputError: a file is missing or broken, or its weights are not those of config.json.
+    """
+    config, vocab_size = read_config(folder)
+    with contextlib.ExitStack() as stack:
+        files = {}
+        for path in weight_files(folder):
+            local = stack.enter_context(_local(path))
+            files[path] = stack.enter_context(_open_weights(local, path))
+        problems = _weight_problems(config, vocab_size, files)
+        if problems:
+            lines = "".join(f"\n  {problem}" for problem in problems[:10])
+            more = f"\n  and {len(problems) - 10} more" if len(problems) > 10 else ""
+            raise InputError(f"{folder}: {len(problems)} fault(s) of its weights{lines}{more}")
+        yield LlamaWeights(config, vocab_size, files)
+
+
+def _weight_problems(config: Model, vocab_size: int, files: dict[str, Any]) -> list[str]:
+    wanted = _their_shapes(config, vocab_size)
+    missing, problems = set(wanted), []
+    for path, file in files.items():
+        for name in file.keys():  # noqa: SIM118 (not a mapping)
+            if name not in wanted:
+                if not _is_surplus(name, config):
+                    problems.append(
+                        f"{path}: {name} is a weight that the decoder does not have; "
+                        "choose a plain Llama model"
+                    )
+                continue
+            missing.discard(name)
+            weight = file.get_slice(name)
+            shape, dtype = tuple(weight.get_shape()), weight.get_dtype()
+            if shape != wanted[name]:
+                problems.append(
+                    f"{path}: {name} has shape {shape}, and config.json asks for {wanted[name]}; "
+                    "the two are not of the same model"
+                )
+            if dtype not in _DTYPES:
+                problems.append(
+                    f"{path}: {name} is {dtype}; choose weights that are not quantised "
+                    f"({', '.join(_DTYPES)})"
+                )
     if missing:
-        raise InputError(
-            f"{folder}: {len(missing)} weights are missing, {min(missing)} the first; "
+        problems.append(
+            f"{len(missing)} weights are missing, {min(missing)} the first; "
             "fetch the whole model again"
         )
-    return params, config, vocab_size
+    return problems
+
+
+def _is_surplus(name: str, config: Model) -> bool:
+    """Whether a weight that the decoder does not have can be left out of its maths."""
+    is_tied_copy = config.tie_embeddings and name == _TABLE_NAMES["head"]
+    # Old exports carry RoPE's frequencies, which the config gives as well.
+    return is_tied_copy or name.endswith("rotary_emb.inv_freq")
 
 
 def _named_views(params: Params) -> Iterator[tuple[str, _Array]]:
@@ -139,14 +248,17 @@ def _named_views(params: Params) -> Iterator[tuple[str, _Array]]:
             yield f"model.layers.{i}.{theirs}.weight", _as_matrix(ours, weight)
 
 
+def _num_in_dims(name: str) -> int:
+    """How many of our dims, after that of layers, their matrix [out, in] takes as `in`."""
+    return 0 if name.endswith("norm") else 2 if name == "output" else 1
+
+
 def _as_matrix(name: str, weight: _Array) -> _Array:
-    if name.endswith("norm"):
-        return weight
-    rows = -1 if name == "output" else weight.shape[0]
-    return weight.reshape(rows, weight.shape[-1] if name == "output" else -1).T
+    num_in = _num_in_dims(name)
+    return weight.reshape(math.prod(weight.shape[:num_in]), -1).T if num_in else weight
 
 
-def _stacked_shapes(config: Model, vocab_size: int) -> dict[str, tuple[int, ...]]:
+def _shapes(config: Model, vocab_size: int) -> dict[str, tuple[int, ...]]:
     L, D, F, H = config.num_layers, config.hidden_dim, config.mlp_dim, config.head_dim
     N, K = config.num_heads, config.num_kv_heads
     shapes: dict[str, tuple[int, ...]] = {
@@ -165,6 +277,21 @@ def _stacked_shapes(config: Model, vocab_size: int) -> dict[str, tuple[int, ...]
     if not config.tie_embeddings:
         shapes["head"] = (vocab_size, D)
     return shapes
+
+
+def _their_shapes(config: Model, vocab_size: int) -> dict[str, tuple[int, ...]]:
+    result = {}
+    for name, shape in _shapes(config, vocab_size).items():
+        if name in _TABLE_NAMES:
+            result[_TABLE_NAMES[name]] = shape
+            continue
+        num_in = _num_in_dims(name)
+        theirs = shape[1:]
+        if num_in:
+            theirs = (math.prod(shape[1 + num_in :]), math.prod(shape[1 : 1 + num_in]))
+        for i in range(config.num_layers):
+            result[f"model.layers.{i}.{_LAYER_NAMES[name]}.weight"] = theirs
+    return result
 
 
 def _write_weights(params: Params, folder: str, max_shard_bytes: int) -> None:
@@ -190,103 +317,10 @@ def _write_weights(params: Params, folder: str, max_shard_bytes: int) -> None:
         storage.write_json(_in(folder, _INDEX), index)
 
 
-def _config_json(
-    config: Model, vocab_size: int, special_ids: dict[str, int | None]
-) -> dict[str, Any]:
-    return {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "vocab_size": vocab_size,
-        "hidden_size": config.hidden_dim,
-        "intermediate_size": config.mlp_dim,
-        "num_hidden_layers": config.num_layers,
-        "num_attention_heads": config.num_heads,
-        "num_key_value_heads": config.num_kv_heads,
-        "head_dim": config.head_dim,
-        "max_position_embeddings": config.max_sequence_length,
-        "rope_theta": config.rope_theta,
-        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
-        "rms_norm_eps": config.norm_eps,
-        "tie_word_embeddings": config.tie_embeddings,
-        "initializer_range": config.initializer_range,
-        "hidden_act": "silu",
-        "attention_bias": False,
-        "mlp_bias": False,
-        "attention_dropout": 0.0,
-        "dtype": "float32",
-        "torch_dtype": "float32",
-        **special_ids,
-        # Not known to Llama: how documents packed together were masked in training.
-        "snowcoder_attention": config.attention,
-    }
-
-
-def _special_ids(tokenizer_folder: str) -> dict[str, int | None]:
-    """bos_token_id and eos_token_id; None (and not Llama's own 1 and 2) where there is none."""
-    tokenizer = _read_json(_in(tokenizer_folder, "tokenizer.json"))
-    ids = dict(tokenizer["model"].get("vocab", {})) | {
-        token["content"]: token["id"] for token in tokenizer.get("added_tokens") or []
-    }
-    path = _in(tokenizer_folder, "tokenizer_config.json")
-    settings = _read_json(path) if storage.exists(path) else {}
-    found: dict[str, int | None] = {}
-    for kind in ("bos", "eos"):
-        token = settings.get(f"{kind}_token")
-        content = token.get("content") if isinstance(token, dict) else token
-        if content is not None and content not in ids:
-            raise InputError(f"{path}: {kind}_token {content!r} is not in tokenizer.json")
-        found[f"{kind}_token_id"] = None if content is None else ids[content]
-    return found
-
-
-def _read_config(path: str) -> tuple[Model, int]:
-    facts = _read_json(path)
-    # transformers 4 keeps scaling apart, transformers 5 in the same dict as theta.
-    rope = facts.get("rope_parameters") or facts.get("rope_scaling") or {}
-    rope_type = rope.get("rope_type", rope.get("type", "default"))
-    thetas = {float(d["rope_theta"]) for d in (facts, rope) if d.get("rope_theta") is not None}
-    _require(path, "model_type", facts.get("model_type"), "llama")
-    _require(path, "hidden_act", facts.get("hidden_act", "silu"), "silu")
-    _require(path, "attention_bias", facts.get("attention_bias", False), False)
-    _require(path, "mlp_bias", facts.get("mlp_bias", False), False)
-    _require(path, "rope_type", rope_type, "default")
-    if len(thetas) > 1:
-        raise InputError(
-            f"{path}: rope_theta is {min(thetas)} in one place and {max(thetas)} in another; "
-            "keep the one that the model was trained with"
-        )
-    try:
-        num_heads = int(facts["num_attention_heads"])
-        config = Model(
-            hidden_dim=int(facts["hidden_size"]),
-            mlp_dim=int(facts["intermediate_size"]),
-            num_layers=int(facts["num_hidden_layers"]),
-            num_heads=num_heads,
-            num_kv_heads=int(facts.get("num_key_value_heads") or num_heads),
-            head_dim=int(facts.get("head_dim") or facts["hidden_size"] // num_heads),
-            max_sequence_length=int(facts["max_position_embeddings"]),
-            rope_theta=thetas.pop() if thetas else 10_000.0,
-            norm_eps=float(facts["rms_norm_eps"]),
-            tie_embeddings=bool(facts.get("tie_word_embeddings", False)),
-            attention=facts.get("snowcoder_attention", "causal"),
-            initializer_range=float(facts.get("initializer_range", 0.02)),
-        )
-        return config, int(facts["vocab_size"])
-    except KeyError as e:
-        raise InputError(f"{path}: {e.args[0]} is missing; fetch the whole model again") from e
-
-
-def _require(path: str, field: str, value: object, wanted: object) -> None:
-    if value != wanted:
-        raise InputError(
-            f"{path}: {field} is {value!r}, and the decoder only has {wanted!r}; "
-            "choose a plain Llama model"
-        )
-
-
-def _weight_files(folder: str) -> list[str]:
+def weight_files(folder: str) -> list[str]:
+    """Where the weights of a folder should lie."""
     if storage.exists(_in(folder, _INDEX)):
-        weight_map = _read_json(_in(folder, _INDEX))["weight_map"]
+        weight_map = read_json(_in(folder, _INDEX))["weight_map"]
         return [_in(folder, name) for name in sorted(set(weight_map.values()))]
     return [_in(folder, _WEIGHTS)]
 
@@ -300,34 +334,6 @@ def _open_weights(local: str, path: str) -> Iterator[Any]:
         raise InputError(f"{path}: not a whole safetensors file ({e}); fetch it again") from e
     with opened as weights:
         yield weights
-
-
-def _check_surplus(name: str, config: Model, path: str) -> None:
-    """Refuse a weight that the decoder would leave out of its maths."""
-    is_tied_copy = config.tie_embeddings and name == _TABLE_NAMES["head"]
-    # Old exports carry RoPE's frequencies, which the config gives as well.
-    if not (is_tied_copy or name.endswith("rotary_emb.inv_freq")):
-        raise InputError(
-            f"{path}: {name} is a weight that the decoder does not have; choose a plain Llama model"
-        )
-
-
-def _copy_weight(weight: _Array, target: _Array, where: str) -> None:
-    if weight.shape != target.shape:
-        raise InputError(
-            f"{where} has shape {weight.shape}, and config.json asks for {target.shape}; "
-            "the two are not of the same model"
-        )
-    target[...] = weight.astype(np.float32)
-
-
-def _read_json(path: str) -> Any:
-    if not storage.exists(path):
-        raise InputError(f"{path}: there is no such file; give the folder of a whole model")
-    try:
-        return storage.read_json(path)
-    except (json.JSONDecodeError, UnicodeDecodeError) as e:
-        raise InputError(f"{path}: not JSON ({e}); fetch it again") from e
 
 
 def _in(folder: str, name: str) -> str:

@@ -94,18 +94,21 @@ def _phase(b: Builder, phase: Phase, facts: dict[str, Facts], evaluations: Facts
     result: Facts = {
         "starts_from": phase.starts_from,
         "tokens": trained["tokens"] if trained else None,
-        "unique_tokens": _unique_tokens(phase, trained, facts),
+        "unique_tokens": _unique_tokens(phase, trained),
         "schedule": {
             "kind": phase.schedule.kind,
             "peak": phase.schedule.peak,
             "final": phase.schedule.final,
-            "warmup_steps": phase.schedule.warmup_steps,
+            "warmup_steps": phase.num_warmup_steps,
         },
     }
     if trained:
         result["mixture"] = trained["mixture"]
         names = ("steps", "seconds", "tokens_per_second", "final_loss", "skipped_updates")
         result.update({name: trained[name] for name in names})
+        # What an earlier version trained lacks some of them.
+        later = ("mfu_causal", "mfu_full", "data_wait_share", "seconds_to_first_step")
+        result.update({name: trained.get(name) for name in (*later, "account", "seen")})
     shown = (
         "heldout_bits_per_byte",
         "heldout_bytes",
@@ -119,14 +122,13 @@ def _phase(b: Builder, phase: Phase, facts: dict[str, Facts], evaluations: Facts
     return result
 
 
-def _unique_tokens(phase: Phase, trained: Facts | None, facts: dict[str, Facts]) -> int | None:
+def _unique_tokens(phase: Phase, trained: Facts | None) -> int | None:
     """Tokens of the sequences seen at least once."""
     if trained is None:
         return None
     total = 0
     for part in trained["mixture"]:
-        records = facts[f"pack {part['selection']} {phase.sequence_length}"]["records"]
-        total += min(part["num_sequences"], records) * phase.sequence_length
+        total += min(part["num_sequences"], part["num_records"]) * phase.sequence_length
     return total
 
 
@@ -147,7 +149,8 @@ def _curve(b: Builder) -> list[Facts]:
     path = storage.join(b.run_folder, "metrics.jsonl")
     if not storage.exists(path):
         return []
-    names = ("phase", "global_step", "step", "tokens", "loss", "learning_rate")
+    names = ["phase", "global_step", "step", "tokens", "loss", "learning_rate"]
+    names += ["grad_norm", "num_skipped"]
     lines = storage.read_bytes(path).decode().splitlines()
     phases = {p.name for p in b.recipe.all_phases()}
     rows = [row for row in map(json.loads, lines) if row["phase"] in phases]

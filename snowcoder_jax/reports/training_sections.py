@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from snowcoder_jax.reports import formats, plots, story
+from snowcoder_jax.reports import formats, plots, story, training_account, training_plots
 from snowcoder_jax.reports.highlight import code_block
 from snowcoder_jax.reports.markup import (
     Html,
@@ -31,8 +31,8 @@ def phases_with_control(report: dict[str, Any]) -> list[tuple[str, Any, bool]]:
 
 
 def training(report: dict[str, Any]) -> list[object]:
-    """Loss and learning rate in one picture, then what each phase read."""
-    picture = plots.training_curves(_curves(report))
+    """Loss, gradient norm and learning rate in one picture; what each phase did, took and read."""
+    picture = training_plots.training_curves(_curves(report))
     content: list[object] = [
         picture or tag("p", formats.missing("no training steps were recorded")),
         tag(
@@ -47,13 +47,19 @@ def training(report: dict[str, Any]) -> list[object]:
     columns = phases_with_control(report)
     if columns:
         content.append(_phase_table(columns))
+    content += training_account.where_time_went(report, columns)
+    content += training_account.what_was_read(columns)
     return content
 
 
-def _curves(report: dict[str, Any]) -> list[plots.Curve]:
+def _curves(report: dict[str, Any]) -> list[training_plots.Curve]:
     control = mapping(report.get("control"))
     points: dict[str, list[tuple[float, float, float, float]]] = {}
+    norms: dict[str, list[tuple[float, float]]] = {}
+    skipped: dict[str, list[float]] = {}
+    num_skipped: dict[str, float] = {}
     for point in sequence(report.get("curve")):
+        _note_gradient(point, norms, skipped, num_skipped)
         row = [
             formats.number(at(point, k)) for k in ("global_step", "step", "loss", "learning_rate")
         ]
@@ -69,7 +75,7 @@ def _curves(report: dict[str, Any]) -> list[plots.Curve]:
         # The arm ran the same steps from the same start: it is drawn over them.
         offset = rows[0][0] - rows[0][1]
         curves.append(
-            plots.Curve(
+            training_plots.Curve(
                 name=name,
                 series=order.index(name),
                 steps=[r[0] for r in rows],
@@ -78,9 +84,30 @@ def _curves(report: dict[str, Any]) -> list[plots.Curve]:
                 control_steps=[offset + r[1] for r in beside],
                 control_losses=[r[2] for r in beside],
                 control_name=str(control.get("name") or ""),
+                grad_steps=[step for step, _ in sorted(norms.get(name, []))],
+                grad_norms=[norm for _, norm in sorted(norms.get(name, []))],
+                skipped_steps=skipped.get(name, []),
             )
         )
     return curves
+
+
+def _note_gradient(
+    point: Any,
+    norms: dict[str, list[tuple[float, float]]],
+    skipped: dict[str, list[float]],
+    num_skipped: dict[str, float],
+) -> None:
+    """Add a step's gradient norm, or that its update was skipped: then the count has risen."""
+    phase, step = str(at(point, "phase")), formats.number(at(point, "global_step"))
+    norm, count = formats.number(at(point, "grad_norm")), formats.number(at(point, "num_skipped"))
+    if step is None:
+        return
+    if norm is not None:
+        norms.setdefault(phase, []).append((step, norm))
+    if count is not None and count > num_skipped.get(phase, 0):
+        skipped.setdefault(phase, []).append(step)
+        num_skipped[phase] = count
 
 
 def _phase_table(columns: list[tuple[str, Any, bool]]) -> Html:
@@ -99,11 +126,27 @@ def _phase_table(columns: list[tuple[str, Any, bool]]) -> Html:
         row("steps", lambda p: formats.count(at(p, "steps"))),
         row("time", lambda p: formats.duration(at(p, "seconds"))),
         row("tokens a second", lambda p: formats.count(at(p, "tokens_per_second"))),
+        row("MFU, causal attention", lambda p: _utilization(p, "mfu_causal")),
+        row("MFU, full attention", lambda p: _utilization(p, "mfu_full")),
+        row("waiting for data", lambda p: formats.percent(at(p, "data_wait_share"))),
+        row("until the first step", lambda p: formats.duration(at(p, "seconds_to_first_step"))),
+        row("machine", lambda p: plain(_machines(p))),
+        row("attempts", lambda p: formats.count(at(p, "account", "num_attempts"))),
         row("last loss (nats a token)", lambda p: formats.bits(at(p, "final_loss"))),
         row("skipped updates", lambda p: formats.count(at(p, "skipped_updates"))),
     ]
     header = ["", *(_column_name(name, control) for name, _, control in columns)]
     return table(header, rows, class_="by-phase")
+
+
+def _utilization(phase: Any, convention: str) -> Html:
+    share = at(phase, convention)
+    return formats.missing("peak not known") if share is None else formats.percent(share)
+
+
+def _machines(phase: Any) -> str | None:
+    machines = [str(m) for m in sequence(at(phase, "account", "machines")) if m is not None]
+    return ", then ".join(machines) or None
 
 
 def _column_name(name: str, is_control: bool) -> object:

@@ -73,6 +73,7 @@ class Builder:
         total: int = 0,
         keyed: bool = True,
         outputs: tuple[str, ...] = (),
+        together: bool = False,
     ) -> str:
         """Add a step and return its folder.
 
@@ -83,6 +84,7 @@ class Builder:
           reads: folders of earlier steps.
           code: source files behind the result, relative to the repository.
           outputs: files outside the folder that must be there too.
+          together: all processes of the run do it at once.
           watch_suffix: count files of this ending in the folder as progress towards `total`.
         """
         key = fingerprint(name, params, [self.keys[r] for r in reads], code_fingerprint(*code))
@@ -91,7 +93,16 @@ class Builder:
         if watch_suffix is not None:
             watch = functools.partial(_count_files, folder, watch_suffix)
         self.steps.append(
-            Step(name, key, folder, functools.partial(work, folder, key), watch, total, outputs)
+            Step(
+                name,
+                key,
+                folder,
+                functools.partial(work, folder, key),
+                watch,
+                total,
+                outputs,
+                together,
+            )
         )
         self.keys[folder] = key
         self.named[name] = folder

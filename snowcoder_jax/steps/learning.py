@@ -6,8 +6,8 @@ import dataclasses
 import json
 from typing import TYPE_CHECKING
 
+from snowcoder_jax import base_model, storage, strict
 from snowcoder_jax import packed as packed_format
-from snowcoder_jax import storage, strict
 from snowcoder_jax.evaluation import sandbox
 from snowcoder_jax.progress import Progress
 from snowcoder_jax.recipe import Phase
@@ -25,7 +25,7 @@ TRAIN_VERSION = 1
 
 def add_phase(b: Builder, phase: Phase) -> None:
     """Pack, train and evaluate one phase; compare it if it is a control arm."""
-    packs = {p.selection: _add_pack(b, p.selection, phase.sequence_length) for p in phase.data}
+    packs = {part.selection: _add_pack(b, part.selection) for part in phase.data}
     _add_train(b, phase, packs)
     _add_evaluation(b, phase)
     for control in b.recipe.controls:
@@ -33,10 +33,15 @@ def add_phase(b: Builder, phase: Phase) -> None:
             _add_comparison(b, control.of, control.name)
 
 
-def _add_pack(b: Builder, selection_name: str, sequence_length: int) -> str:
-    step = f"pack {selection_name} {sequence_length}"
+def _pack_name(b: Builder, selection: str) -> str:
+    return f"pack {selection} {b.recipe.packed_length(selection)}"
+
+
+def _add_pack(b: Builder, selection_name: str) -> str:
+    step = _pack_name(b, selection_name)
     if step in b.named:
         return b.named[step]
+    sequence_length = b.recipe.packed_length(selection_name)
     recipe, selection = b.recipe, b.recipe.selection(selection_name)
     selected = corpus_steps.add_selection(b, selection_name)
     synthetic = selection.source == "synthetic"
@@ -94,11 +99,14 @@ def _add_pack(b: Builder, selection_name: str, sequence_length: int) -> str:
 def _add_train(b: Builder, phase: Phase, packs: dict[str, str]) -> None:
     recipe = b.recipe
     start = b.named[f"train {phase.starts_from}"] if phase.starts_from else None
+    base = base_model.fingerprint(recipe.base_model) if recipe.base_model and not start else None
 
     def work(folder: str, key: str, progress: Progress) -> Facts:
+        from snowcoder_jax.training import distributed
         from snowcoder_jax.training.loop import train_phase
 
-        _prepare_folder(b, phase, folder, key)
+        prepared = f"folder of {phase.name}"
+        distributed.agreed(prepared, lambda: _prepare_folder(b, phase, folder, key))
         result = train_phase(
             recipe,
             phase,
@@ -122,9 +130,11 @@ def _add_train(b: Builder, phase: Phase, packs: dict[str, str]) -> None:
             dataclasses.replace(recipe.optimizer, max_skipped_in_a_row=1),
             recipe.seed,
             recipe.hardware.compute_dtype,
+            *((base,) if base else ()),
         ),
         reads=(*packs.values(), *((start,) if start else ())),
         work=work,
+        together=True,
     )
 
 
@@ -261,9 +271,7 @@ def add_baseline(b: Builder) -> None:
     recipe = b.recipe
     lineage = _lineage(b)
     packs = {
-        p.name: {
-            part.selection: b.named[f"pack {part.selection} {p.sequence_length}"] for part in p.data
-        }
+        p.name: {part.selection: b.named[_pack_name(b, part.selection)] for part in p.data}
         for p in lineage
     }
 

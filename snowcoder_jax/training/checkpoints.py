@@ -8,8 +8,11 @@ restored in part.
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import logging
 import os
+import sys
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
@@ -21,6 +24,8 @@ from jax.tree_util import keystr, tree_flatten_with_path
 
 from snowcoder_jax import storage
 from snowcoder_jax.errors import InputError, MachineError
+from snowcoder_jax.recipe import Checkpointing
+from snowcoder_jax.training import distributed
 from snowcoder_jax.training.state import TrainState
 
 # The parameters are an item of their own, so that inference reads nothing else.
@@ -29,27 +34,27 @@ _PARAMS, _REST = "params", "rest"
 Arrays = dict[str, Any]
 Manifest = dict[str, Any]
 
+# Of one save, all processes together; beyond it something is broken.
+_SAVE_TIMEOUT_SECONDS = 3_600
+_FULL_DISK = ("No space left on device", "Disk quota exceeded", "File too large")
+
 
 class Checkpoints:
     """Writes the checkpoints of one phase; a context manager that leaves nothing unfinished.
 
-    What an earlier process left half-written in the folder is removed on entry. The last two
-    steps are kept, and so the phase's end stays for ever: no later step follows it.
+    All processes of a run make one and save together; the first writes manifests and removes
+    what is not kept. What an earlier run left half-written in the folder is removed on entry.
     """
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, policy: Checkpointing) -> None:
         self._folder = _absolute(folder)
-        self._is_writer = jax.process_index() == 0
-        if self._is_writer:
-            _remove_unfinished(self._folder)
-        with storage.machine_faults(self._folder):
-            self._manager = ocp.CheckpointManager(
-                self._folder,
-                options=ocp.CheckpointManagerOptions(max_to_keep=2, cleanup_tmp_directories=True),
-            )
-        self._pool = concurrent.futures.ThreadPoolExecutor(1)
-        self._unfinished: tuple[int, Manifest] | None = None
-        self._manifest_written: concurrent.futures.Future[None] | None = None
+        self._policy = policy
+        distributed.agreed("unfinished saves", lambda: _remove_unfinished(self._folder))
+        self._checkpointer = ocp.AsyncCheckpointer(
+            ocp.CompositeCheckpointHandler(), timeout_secs=_SAVE_TIMEOUT_SECONDS
+        )
+        self._pool = concurrent.futures.ThreadPoolExecutor(1, "checkpoints")
+        self._unfinished: concurrent.futures.Future[None] | None = None
 
     def __enter__(self) -> Checkpoints:
         return self
@@ -64,7 +69,7 @@ class Checkpoints:
             self.finish()
         finally:
             self._pool.shutdown()
-            self._manager.close()
+            self._checkpointer.close()
 
     def save(self, state: TrainState, step: int, key: str, facts: dict[str, Any]) -> None:
         """Start to save; returns once the state may be donated.
@@ -72,27 +77,29 @@ class Checkpoints:
         Args:
           key: fingerprint of what the phase was trained with.
           facts: anything JSON for the manifest.
+
+        Raises:
+          InputError, MachineError: this save cannot be begun, or the one before was not finished.
         """
         self.finish()
         params, rest = _flat(state.params), _flat_rest(state)
         arrays = {name: _shape_and_dtype(x) for name, x in {**_prefixed(params), **rest}.items()}
-        with storage.machine_faults(self._folder):
-            self._manager.save(
-                step,
+        manifest = {"key": key, "step": step, "arrays": arrays, **facts}
+        items = {_PARAMS: params, _REST: rest}
+        with self._faults():
+            self._checkpointer.save(
+                _step_path(self._folder, step),
                 args=ocp.args.Composite(
-                    **{
-                        _PARAMS: ocp.args.StandardSave(params),
-                        _REST: ocp.args.StandardSave(rest),
-                    }
+                    **{name: ocp.args.StandardSave(item) for name, item in items.items()}
                 ),
                 force=True,
             )
-        self._unfinished = (step, {"key": key, "step": step, "arrays": arrays, **facts})
+        self._unfinished = self._pool.submit(self._complete, step, manifest)
 
     def poll(self) -> None:
-        """Write the manifest of a save that is done, if there is one; never waits for it."""
-        if self._unfinished and not self._manager.is_saving_in_progress():
-            self._start_manifest()
+        """Raise what went wrong with a save that is over; never waits for it."""
+        if self._unfinished is not None and self._unfinished.done():
+            self.finish()
 
     def finish(self) -> None:
         """Wait until what was saved is whole, manifest included.
@@ -100,34 +107,31 @@ class Checkpoints:
         Raises:
           InputError, MachineError: it cannot be written.
         """
+        if self._unfinished is not None:
+            unfinished, self._unfinished = self._unfinished, None
+            with self._faults():
+                unfinished.result()
+
+    def _complete(self, step: int, manifest: Manifest) -> None:
+        self._checkpointer.wait_until_finished()
+        if distributed.is_first():
+            _write_manifest(self._folder, step, manifest)
+            _remove_unkept(self._folder, self._policy)
+
+    @contextlib.contextmanager
+    def _faults(self) -> Iterator[None]:
         with storage.machine_faults(self._folder):
-            if self._unfinished:
-                self._start_manifest()
-            if self._manifest_written is not None:
-                self._manifest_written.result()
-                self._manifest_written = None
-
-    def _start_manifest(self) -> None:
-        assert self._unfinished is not None
-        step, manifest = self._unfinished
-        self._unfinished = None
-        self._wait_for_orbax()
-        if self._is_writer:
-            self._manifest_written = self._pool.submit(
-                _write_manifest, self._folder, step, manifest
-            )
-
-    def _wait_for_orbax(self) -> None:
-        try:
-            self._manager.wait_until_finished()
-        except OSError:
-            raise
-        except Exception as e:  # TensorStore reports a full disk as a ValueError with a status
-            cause = "the disk is full" if "No space left on device" in str(e) else str(e)
-            raise MachineError(
-                f"{self._folder}: a checkpoint could not be written: {cause}. "
-                "Free some space and start the same command again; earlier checkpoints are kept."
-            ) from e
+            try:
+                yield
+            except (OSError, InputError, MachineError):
+                raise
+            except Exception as e:  # TensorStore reports a full disk as a ValueError with a status
+                is_full = any(sign in str(e) for sign in _FULL_DISK)
+                cause = "the disk is full" if is_full else str(e)
+                raise MachineError(
+                    f"{self._folder}: a checkpoint could not be written: {cause}. Free some space "
+                    "and start the same command again; earlier checkpoints are kept."
+                ) from e
 
 
 def _is_not_raised_as_well(record: logging.LogRecord) -> bool:
@@ -136,6 +140,17 @@ def _is_not_raised_as_well(record: logging.LogRecord) -> bool:
 
 
 logging.getLogger("absl").addFilter(_is_not_raised_as_well)
+
+
+def _print_unraisable(met: Any) -> None:
+    # Where one array cannot be written, Orbax raises that and closes its event loop; TensorStore's
+    # threads, which then bring the outcomes of the others, print what they meet there.
+    if str(met.exc_value) != "Event loop is closed":
+        _print_as_before(met)
+
+
+_print_as_before = sys.unraisablehook
+sys.unraisablehook = _print_unraisable
 
 
 def latest_step(folder: str) -> int | None:
@@ -195,7 +210,7 @@ def load_params(folder: str, step: int | None = None) -> dict[str, Any]:
         if name.startswith(f"{_PARAMS}.")
     }
     params: dict[str, Any] = {}
-    for name, array in _restore_item(folder, step, _PARAMS, wanted).items():
+    for name, array in _restore_item(folder, step, _PARAMS, wanted, alone=True).items():
         *parents, leaf = name.split(".")
         node = params
         for parent in parents:
@@ -217,9 +232,12 @@ def _restore_rest(folder: str, step: int, shapes: TrainState) -> dict[str, Any]:
     return rest
 
 
-def _restore_item(folder: str, step: int, item: str, wanted: Arrays) -> Arrays:
+def _restore_item(
+    folder: str, step: int, item: str, wanted: Arrays, *, alone: bool = False
+) -> Arrays:
+    """All processes restore together, each its part of every array, unless `alone`."""
     folder = _absolute(folder)
-    _check_files(folder, step, item)
+    _check_files(folder, step, item, alone=alone)
     saved = read_manifest(folder, step)["arrays"]
     is_params = item == _PARAMS
     asked = _prefixed(wanted) if is_params else wanted
@@ -233,7 +251,16 @@ def _restore_item(folder: str, step: int, item: str, wanted: Arrays) -> Arrays:
                 f"`{name}` is {have} there and {want} in the recipe. "
                 "Set `model` as it was when this was trained, or start from another phase."
             )
-    checkpointer = ocp.Checkpointer(ocp.StandardCheckpointHandler())
+    me = distributed.process_index()
+    options = ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me})
+    checkpointer = (
+        ocp.Checkpointer(
+            ocp.StandardCheckpointHandler(multiprocessing_options=options),
+            multiprocessing_options=options,
+        )
+        if alone
+        else ocp.Checkpointer(ocp.StandardCheckpointHandler())
+    )
     try:
         restored: Arrays = checkpointer.restore(
             storage.join(_step_path(folder, step), item), args=ocp.args.StandardRestore(wanted)
@@ -245,16 +272,27 @@ def _restore_item(folder: str, step: int, item: str, wanted: Arrays) -> Arrays:
     return restored
 
 
-def _check_files(folder: str, step: int, item: str) -> None:
-    path = _step_path(folder, step)
-    for name, vouched in read_manifest(folder, step)["files"].items():
-        if "/" in name and not name.startswith(f"{item}/"):
-            continue
-        file = storage.join(path, name)
-        if not storage.exists(file):
-            raise _damaged(folder, step, f"{file} is missing")
-        if _vouch(file) != vouched:
-            raise _damaged(folder, step, f"{file} is not what was saved")
+def _check_files(folder: str, step: int, item: str, *, alone: bool) -> None:
+    """Compare the files of an item with the manifest, each process its share of them."""
+    vouched = read_manifest(folder, step)["files"]
+    names = [name for name in sorted(vouched) if "/" not in name or name.startswith(f"{item}/")]
+    sizes = storage.sizes_bytes(_step_path(folder, step))
+    fault = None
+    part = (
+        slice(None)
+        if alone
+        else slice(distributed.process_index(), None, distributed.process_count())
+    )
+    for name in names[part]:
+        file = storage.join(_step_path(folder, step), name)
+        if name not in sizes:
+            fault = f"{file} is missing"
+        elif vouched[name] != _voucher(file, sizes[name]):
+            fault = f"{file} is not what was saved"
+    faults = [fault] if alone else distributed.gathered("damaged files", fault)
+    for found in faults:
+        if found is not None:
+            raise _damaged(folder, step, found)
 
 
 def _damaged(folder: str, step: int, what: str) -> InputError:
@@ -268,30 +306,41 @@ def _damaged(folder: str, step: int, what: str) -> InputError:
 
 def _write_manifest(folder: str, step: int, manifest: Manifest) -> None:
     path = _step_path(folder, step)
-    files = {f.removeprefix(f"{path}/"): _vouch(f) for f in storage.list_files(path)}
+    sizes = storage.sizes_bytes(path)
+    files = {name: _voucher(storage.join(path, name), size) for name, size in sizes.items()}
     storage.write_json(_manifest_path(folder, step), {**manifest, "files": files})
-    kept = {str(s) for s in _step_folders(folder)}
-    for old in _manifests(folder):
-        if str(old) not in kept:
-            storage.remove(_manifest_path(folder, old))
 
 
-def _vouch(file: str) -> list[Any]:
+def _remove_unkept(folder: str, policy: Checkpointing) -> None:
+    """Only whole steps count as kept, so there is always one to go back to."""
+    whole = sorted(_whole_steps(folder))
+    every = policy.keep_every_steps
+    for step in whole[: -policy.keep_last]:
+        if every is None or step % every:
+            # The manifest first: what a kill leaves of the rest is then taken for nothing.
+            storage.remove(_manifest_path(folder, step))
+            storage.remove(_step_path(folder, step))
+
+
+def _voucher(file: str, size_bytes: int) -> list[Any]:
     """Size in bytes, and a hash where reading costs nothing beside the write: a local disk."""
     if not storage.is_local(file):
-        return [storage.size_bytes(file)]
+        return [size_bytes]
     digest = xxhash.xxh3_128()
     with open(file, "rb") as f:
         while block := f.read(1 << 22):
             digest.update(block)
-    return [storage.size_bytes(file), digest.hexdigest()]
+    return [size_bytes, digest.hexdigest()]
 
 
 def _remove_unfinished(folder: str) -> None:
-    whole = _whole_steps(folder)
-    for step in _step_folders(folder):
-        if step not in whole:
-            storage.remove(_step_path(folder, step))
+    names = {_below(folder, f).split("/")[0] for f in storage.list_files(folder)}
+    left = {name for name in names if ".orbax-checkpoint-tmp" in name}
+    left |= {str(step) for step in _step_folders(folder) - _manifests(folder)}
+    for name in left:
+        storage.remove(storage.join(folder, name))
+    for step in _manifests(folder) - _step_folders(folder):
+        storage.remove(_manifest_path(folder, step))
 
 
 def _whole_steps(folder: str) -> set[int]:

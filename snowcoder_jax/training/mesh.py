@@ -6,12 +6,15 @@ Axes: replica (whole copies, across slices), fsdp (parameters and batch split), 
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import jax
+import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from snowcoder_jax import recipe
@@ -36,8 +39,12 @@ LOGICAL_TO_MESH: dict[str | None, str | tuple[str, ...] | None] = {
 def make_mesh(config: recipe.Mesh, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """The mesh of a recipe over `devices` (default: all there are).
 
+    Where the devices are TPUs of several slices, which a slow network joins, each slice has its own
+    part of the replica axis, so that only whole copies talk over that network.
+
     Raises:
-      InputError: the axes do not multiply to the number of devices.
+      InputError: the axes do not multiply to the number of devices, or replica is not split
+        evenly over the slices.
     """
     devices = jax.devices() if devices is None else devices
     sizes: dict[str, int] = dataclasses.asdict(config)
@@ -64,7 +71,45 @@ def make_mesh(config: recipe.Mesh, devices: Sequence[jax.Device] | None = None) 
             "Set hardware.mesh.fsdp to -1 to take all that are left."
         )
     shape = tuple(sizes[name] for name in AXES)
-    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+    axis_types = (AxisType.Auto,) * len(AXES)
+    # GPUs have slices too, one a host or rack; their network bears fsdp.
+    is_tpu = devices[0].platform == "tpu"
+    # The devices of a topology that is only described (`snowcoder plan`) name no slice.
+    per_slice = collections.Counter(getattr(d, "slice_index", 0) for d in devices if is_tpu)
+    if len(per_slice) < 2:
+        mesh = jax.make_mesh(shape, AXES, axis_types=axis_types, devices=devices)
+    else:
+        placed = _over_slices(shape, per_slice, devices)
+        mesh = Mesh(placed, AXES, axis_types=axis_types)
+    # jax.make_mesh leaves out devices without a word where the shape has fewer.
+    assert mesh.size == len(devices), (mesh.shape, len(devices))
+    return mesh
+
+
+def _over_slices(
+    shape: tuple[int, ...], per_slice: collections.Counter[int], devices: Sequence[jax.Device]
+) -> np.ndarray:
+    """The devices in `shape`, its first axis cut by slice.
+
+    Args:
+      per_slice: the number of devices of each slice.
+    """
+    if len(set(per_slice.values())) > 1:
+        counts = ", ".join(f"{per_slice[index]} in slice {index}" for index in sorted(per_slice))
+        raise InputError(
+            f"hardware.mesh: the slices are not alike: {counts} devices. Start the run on slices "
+            "of one size."
+        )
+    num_slices = len(per_slice)
+    if shape[0] % num_slices:
+        raise InputError(
+            f"hardware.mesh.replica: {shape[0]} is not divided by the {num_slices} slices that the "
+            f"{len(devices)} devices are of. Each slice holds whole copies: choose a multiple of "
+            f"{num_slices}."
+        )
+    return mesh_utils.create_hybrid_device_mesh(
+        (shape[0] // num_slices, *shape[1:]), (num_slices, 1, 1, 1), devices=devices
+    )
 
 
 def shardings(mesh: Mesh, logical_axes: Any) -> Any:

@@ -10,10 +10,17 @@ import dataclasses
 import json
 import math
 import os
+from collections.abc import Callable
 from types import TracebackType
 from typing import IO, Any
 
+from jax.sharding import Mesh
+
 from snowcoder_jax import storage
+from snowcoder_jax.model import decoder
+from snowcoder_jax.planning.chips import CHIPS
+from snowcoder_jax.recipe import Model
+from snowcoder_jax.training import distributed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,8 +34,10 @@ class StepMetrics:
       loss: nats a token over the batch; None where it was not finite.
       grad_norm: global norm before the clip; None where it was not finite.
       seconds: since the step before; the first also carries start-up and compilation.
-      data_wait_seconds: the part of it spent waiting for the batch.
+      data_wait_seconds: the part of it in which the devices had nothing to do for lack of a batch.
       tokens_per_second: of this step.
+      mfu_causal, mfu_full: this step's share of the devices' peak, by `model_flops_utilization`;
+        None where the peak is not known, and in lines of earlier versions.
       num_skipped: updates skipped in this phase so far.
     """
 
@@ -43,6 +52,46 @@ class StepMetrics:
     data_wait_seconds: float
     tokens_per_second: float
     num_skipped: int
+    mfu_causal: float | None = None
+    mfu_full: float | None = None
+
+
+# What JAX calls the chips whose peak is known. Other models of a GPU's family (H100 PCIe, NVL) have
+# other peaks, so the whole name must be the same.
+_DEVICE_KINDS = {
+    "TPU v4": "v4",
+    "TPU v5 lite": "v5e",
+    "TPU v5e": "v5e",
+    "TPU v5": "v5p",
+    "TPU v5p": "v5p",
+    "TPU v6 lite": "v6e",
+    "TPU v6e": "v6e",
+    "NVIDIA H100 80GB HBM3": "H100",
+    "NVIDIA H200": "H200",
+    "NVIDIA B200": "B200",
+}
+
+
+def model_flops_utilization(
+    model: Model, vocab_size: int, sequence_length: int, mesh: Mesh
+) -> Callable[[float], tuple[float | None, float | None]]:
+    """Tokens a second -> MFU by both conventions (PaLM, arXiv 2204.02311, appendix B): the model's
+    floating-point operations a second over the devices' dense bfloat16 peak, recomputed ones not
+    counted.
+
+    Returns:
+      What gives (with causal attention's half of the attention products, with all of them); None
+      and None where the devices' peak is not known, as on a CPU.
+    """
+    family = _DEVICE_KINDS.get(mesh.devices.flat[0].device_kind)
+    if family is None:
+        return lambda _: (None, None)
+    peak = mesh.size * CHIPS[family].peak_flop_per_second
+    causal, full = (
+        decoder.flops_per_token(model, vocab_size, sequence_length, causal=causal) / peak
+        for causal in (True, False)
+    )
+    return lambda tokens_per_second: (tokens_per_second * causal, tokens_per_second * full)
 
 
 def finite_or_none(value: float) -> float | None:
@@ -66,16 +115,20 @@ def _lines(path: str) -> list[dict[str, Any]]:
 class MetricsLog:
     """Appends lines for one phase; a context manager.
 
-    On an object store, which cannot append, the file is written whole at each `flush`.
+    On an object store, which cannot append, the file is written whole at each `flush`. Only the
+    first process of a run writes.
     """
 
     def __init__(self, path: str, phase: str, restored_step: int) -> None:
         self._path = path
+        self._file: IO[str] | None = None
+        self._is_writer = distributed.is_first()
+        if not self._is_writer:
+            return
         kept = [
             line for line in _lines(path) if line["phase"] != phase or line["step"] <= restored_step
         ]
         self._text = [json.dumps(line) for line in kept]
-        self._file: IO[str] | None = None
         self._rewrite()
         if storage.is_local(path):
             self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed by __exit__)
@@ -94,6 +147,8 @@ class MetricsLog:
             self._file.close()
 
     def append(self, line: StepMetrics) -> None:
+        if not self._is_writer:
+            return
         text = json.dumps(dataclasses.asdict(line))
         if self._file is None:
             self._text.append(text)
@@ -104,6 +159,8 @@ class MetricsLog:
 
     def flush(self) -> None:
         """Make what was appended durable; a checkpoint calls this before it counts as whole."""
+        if not self._is_writer:
+            return
         if self._file is None:
             self._rewrite()
         else:

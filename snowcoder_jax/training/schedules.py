@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 import optax
@@ -9,31 +10,55 @@ import optax
 from snowcoder_jax import recipe
 
 
-def make_schedule(schedule: recipe.Schedule, num_steps: int) -> optax.Schedule:
-    """The learning rate of update k, k counted from 0.
+def make_schedule(phase: recipe.Phase) -> optax.Schedule:
+    """The learning rate of update k of a phase, k counted from 0.
 
-    Linear from 0 at k = 0 to `peak` at k = `warmup_steps`, then to `final` at k = `num_steps`
-    (one past the last update) along half a cosine or a line; `constant` stays at `peak`, and
-    `final` has no say. The schedules of the paper's ablation are `linear` with peak at the
-    earlier phase's floor, `constant` at that floor, and `linear` with a new warm-up.
+    Linear from 0 at k = 0 to `peak` at the end of the warm-up, then to `final` at the phase's
+    number of steps (one past the last update) along half a cosine or a line; `constant` stays at
+    `peak`, and `final` has no say. The schedules of the paper's ablation are `linear` with peak at
+    the earlier phase's floor, `constant` at that floor, and `linear` with a new warm-up.
+
+    `warmup_stable_decay` (arXiv 2404.06395, section 4) stays at `peak` and decays in its last steps
+    only: along a line, half a cosine, or 1 - sqrt of the share of the decay that is over (arXiv
+    2405.18392, section 3).
     """
-    assert 0 <= schedule.warmup_steps < num_steps, (schedule, num_steps)
-    num_decay_steps = num_steps - schedule.warmup_steps
+    schedule = phase.schedule
+    num_warmup, num_decay = phase.num_warmup_steps, phase.num_decay_steps
+    num_stable = phase.num_steps - num_warmup - num_decay
+    assert num_warmup >= 0 and num_stable >= 0 and num_decay > 0, phase
     match schedule.kind:
-        case "cosine":
-            share = schedule.final / schedule.peak
-            decay = optax.cosine_decay_schedule(schedule.peak, num_decay_steps, alpha=share)
-        case "linear":
-            decay = optax.linear_schedule(schedule.peak, schedule.final, num_decay_steps)
+        case "cosine" | "linear":
+            decay = _decay(schedule.kind, schedule, num_decay)
         case "constant":
             decay = optax.constant_schedule(schedule.peak)
-    if schedule.warmup_steps == 0:
-        return decay
-    warmup = optax.linear_schedule(0.0, schedule.peak, schedule.warmup_steps)
-    return optax.join_schedules([warmup, decay], [schedule.warmup_steps])
+        case "warmup_stable_decay":
+            decay = _decay(schedule.decay_shape, schedule, num_decay)
+    pieces, ends = [decay], []
+    if num_stable:
+        pieces = [optax.constant_schedule(schedule.peak), *pieces]
+        ends = [num_warmup + num_stable]
+    if num_warmup:
+        pieces = [optax.linear_schedule(0.0, schedule.peak, num_warmup), *pieces]
+        ends = [num_warmup, *ends]
+    return optax.join_schedules(pieces, ends) if ends else decay
 
 
-def learning_rates(schedule: recipe.Schedule, num_steps: int) -> npt.NDArray[np.float32]:
+def _decay(shape: str, schedule: recipe.Schedule, num_steps: int) -> optax.Schedule:
+    """From `peak` at 0 to `final` at `num_steps`."""
+    peak, final = schedule.peak, schedule.final
+    if shape == "cosine":
+        return optax.cosine_decay_schedule(peak, num_steps, alpha=final / peak)
+    if shape == "linear":
+        return optax.linear_schedule(peak, final, num_steps)
+
+    def one_minus_sqrt(k: npt.ArrayLike) -> npt.ArrayLike:
+        over = jnp.clip(jnp.asarray(k) / num_steps, 0.0, 1.0)
+        return peak + (final - peak) * jnp.sqrt(over)
+
+    return one_minus_sqrt
+
+
+def learning_rates(phase: recipe.Phase) -> npt.NDArray[np.float32]:
     """float32 [num_steps]: the learning rate of every update of a phase."""
-    make = make_schedule(schedule, num_steps)
-    return np.broadcast_to(np.asarray(make(np.arange(num_steps)), np.float32), num_steps)
+    rates = make_schedule(phase)(np.arange(phase.num_steps))
+    return np.broadcast_to(np.asarray(rates, np.float32), phase.num_steps)

@@ -15,7 +15,9 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from snowcoder_jax import recipe
+from snowcoder_jax.errors import InputError
 from snowcoder_jax.model import decoder, loss
+from snowcoder_jax.training.compiler_options import compiler_options
 from snowcoder_jax.training.mesh import LOGICAL_TO_MESH, batch_sharding
 from snowcoder_jax.training.optimizer import make_optimizer
 from snowcoder_jax.training.state import TrainState, state_shapes, state_shardings
@@ -38,16 +40,22 @@ def make_train_step(
     The learning rate is an argument, so phases of one shape share one compiled step.
     The batch holds int32 ids [B, S+1], float32 weights [B, S] of the targets ids[:, 1:] and,
     where `model.attention` is `document`, int32 first_key [B, S]. The metrics are float32 or
-    int32 scalars: loss (nats a token), grad_norm (before the clip), num_tokens (the weights'
-    sum), num_skipped and num_skipped_in_a_row.
+    int32 scalars: loss (cross-entropy, nats a token), grad_norm (before the clip), num_tokens
+    (the weights' sum), num_skipped and num_skipped_in_a_row; z_loss (a token, times its weight)
+    where `optimizer.z_loss` is not 0.
+
+    Raises:
+      InputError: `hardware.remat` is `offload` and the devices reach no memory of the host.
     """
+    if hardware.remat == "offload":
+        check_offload(mesh)
     transform = make_optimizer(optimizer, decoder.logical_axes(model))
     positions = PartitionSpec(LOGICAL_TO_MESH["batch"], LOGICAL_TO_MESH["sequence"])
 
     def split_positions(x_BS: jax.Array) -> jax.Array:
         return jax.lax.with_sharding_constraint(x_BS, NamedSharding(mesh, positions))
 
-    def summed_loss(params: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
+    def summed_loss(params: Any, batch: Batch) -> tuple[jax.Array, loss.LossSums]:
         first_key_BS = None
         if model.attention == "document":
             first_key_BS = split_positions(batch["first_key"])
@@ -59,26 +67,28 @@ def make_train_step(
             first_key_BS,
             compute_dtype=hardware.compute_dtype,
             remat=hardware.remat,
+            mesh=mesh,
+            attention_kernel=hardware.attention_kernel,
         )
-        return loss.chunked_cross_entropy(
+        sums = loss.chunked_cross_entropy(
             hidden_BSD,
             decoder.output_embedding(params, model),
             split_positions(batch["ids"][:, 1:]),
             split_positions(batch["weights"]),
             chunk_tokens=hardware.loss_chunk_tokens,
+            z_loss=optimizer.z_loss,
+            mesh=mesh,
         )
+        return sums.objective, sums
 
     def step(
         state: TrainState, batch: Batch, learning_rate: jax.Array
     ) -> tuple[TrainState, Metrics]:
-        total_loss, num_tokens, grads = accumulated(
-            jax.value_and_grad(summed_loss, has_aux=True), state.params, batch
-        )
-        num_divided = jnp.maximum(num_tokens, 1.0)
+        sums, grads = accumulated(jax.grad(summed_loss, has_aux=True), state.params, batch)
+        num_divided = jnp.maximum(sums.weight, 1.0)
         grads = jax.tree.map(lambda grad: grad / num_divided, grads)
-        mean_loss = total_loss / num_divided
         grad_norm = optax.global_norm(grads)
-        is_finite = jnp.isfinite(mean_loss) & jnp.isfinite(grad_norm)
+        is_finite = jnp.isfinite(sums.objective) & jnp.isfinite(grad_norm)
 
         updates, opt_state = transform.update(grads, state.opt_state, state.params)
         params = jax.tree.map(lambda p, u: p + learning_rate * u, state.params, updates)
@@ -97,35 +107,36 @@ def make_train_step(
             num_skipped_in_a_row=(state.num_skipped_in_a_row + 1) * skipped,
         )
         metrics = {
-            "loss": mean_loss,
+            "loss": sums.cross_entropy / num_divided,
             "grad_norm": grad_norm,
-            "num_tokens": num_tokens,
+            "num_tokens": sums.weight,
             "num_skipped": new_state.num_skipped,
             "num_skipped_in_a_row": new_state.num_skipped_in_a_row,
         }
+        if optimizer.z_loss:
+            metrics["z_loss"] = sums.z_loss / num_divided
         return new_state, metrics
 
     def accumulated(
-        loss_and_grads: Callable[..., Any], params: Any, batch: Batch
-    ) -> tuple[jax.Array, jax.Array, Any]:
-        """Sums over the microbatches of loss, tokens and gradients: each token weighs the same."""
+        grads_and_sums: Callable[..., Any], params: Any, batch: Batch
+    ) -> tuple[loss.LossSums, Any]:
+        """Both summed over the microbatches, so that each token weighs the same."""
         M = hardware.microbatches
         if M == 1:
-            (total_loss, num_tokens), grads = loss_and_grads(params, batch)
-            return total_loss, num_tokens, grads
+            grads, sums = grads_and_sums(params, batch)
+            return sums, grads
 
-        def add(sums: Any, microbatch: Batch) -> tuple[Any, None]:
-            (total_loss, num_tokens), grads = loss_and_grads(params, microbatch)
-            return jax.tree.map(jnp.add, sums, (total_loss, num_tokens, grads)), None
+        def add(total: Any, microbatch: Batch) -> tuple[Any, None]:
+            return jax.tree.map(jnp.add, total, grads_and_sums(params, microbatch)), None
 
         # Every M-th row, so that each device's rows stay on it.
         microbatches = {
             name: x.reshape(-1, M, *x.shape[1:]).swapaxes(0, 1) for name, x in batch.items()
         }
         zero = jnp.zeros((), jnp.float32)
-        sums = (zero, zero, jax.tree.map(jnp.zeros_like, params))
-        (total_loss, num_tokens, grads), _ = jax.lax.scan(add, sums, microbatches)
-        return total_loss, num_tokens, grads
+        none = (jax.tree.map(jnp.zeros_like, params), loss.LossSums(zero, zero, zero, zero))
+        (grads, sums), _ = jax.lax.scan(add, none, microbatches)
+        return sums, grads
 
     placed = state_shardings(state_shapes(model, vocab_size, optimizer, mesh))
     replicated = NamedSharding(mesh, PartitionSpec())
@@ -134,4 +145,15 @@ def make_train_step(
         in_shardings=(placed, batch_sharding(mesh), replicated),
         out_shardings=(placed, replicated),
         donate_argnums=0,
+        compiler_options=compiler_options(mesh),
     )
+
+
+def check_offload(mesh: Mesh) -> None:
+    """Raises InputError where the devices of `mesh` have no pinned host memory."""
+    device = mesh.devices.flat[0]
+    if all(memory.kind != "pinned_host" for memory in device.addressable_memories()):
+        raise InputError(
+            f"hardware.remat: offload needs pinned host memory, which {device.platform} devices "
+            "do not have here. Choose `attention` or `full`."
+        )

@@ -6,6 +6,7 @@ import hashlib
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from beam_pipelines import pack, select, tokens
 from beam_pipelines.options import local_options
 from snowcoder_jax import storage, tokenizer
 from snowcoder_jax.errors import InputError
-from snowcoder_jax.packed import Packed, Record, decode_record, read_packed
+from snowcoder_jax.packed import Packed, Record, decode_record, num_records, read_packed
 from snowcoder_jax.recipe import Grouping
 
 GROUPINGS: list[Grouping] = [
@@ -391,3 +392,20 @@ def test_memory_does_not_grow_with_the_tokens_of_a_repository(tmp_path: Path) ->
 
 
 PART = "source/part-00000.parquet"
+
+
+@pytest.mark.parametrize("grouping", GROUPINGS)
+def test_each_shard_tells_its_source_and_its_share_of_the_tokens(
+    corpus: Corpus, tmp_path: Path, grouping: Grouping
+) -> None:
+    packed, _ = pack_all(corpus, tmp_path, grouping=grouping)
+    assert sum(s.num_tokens for s in packed.shards) == packed.num_tokens
+    assert sum(s.num_records for s in packed.shards) == packed.num_records
+    by_language: Counter[str] = Counter()
+    for shard in packed.shards:
+        assert shard.num_records == num_records(shard.num_tokens, packed.sequence_length)
+        assert shard.source == os.path.basename(shard.path).split("-part-")[0]
+        by_language.update(shard.tokens_by_language)
+        if grouping == "language_then_repository":
+            assert list(shard.tokens_by_language) == [shard.language]
+    assert dict(by_language) == packed.tokens_by_language

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from snowcoder_jax.model import attention as attention_module
-from snowcoder_jax.model.attention import attention, attention_reference
+from snowcoder_jax.model.attention import attention, attention_reference, blockwise
 
 
 def random_inputs(B, S, N, K, H, seed=0):
@@ -58,15 +57,15 @@ def outputs_and_gradients_traced(q, k, v, o_grad, first_key):
     return (o, *vjp(o_grad))
 
 
-@pytest.mark.parametrize("rows", [attention_module._forward_rows, attention_module._backward_rows])
+@pytest.mark.parametrize("rows", [blockwise._forward_rows, blockwise._backward_rows])
 def test_all_rows_at_once_equal_rows_in_turn(rows):
     """What other platforms run is what the CPU runs, whatever the number of rows."""
     q, k, v, o_grad = random_inputs(3, 140, 4, 2, 8)
     first_key = first_keys([[50], [], [139]], 140)
     args = [q, k, v, first_key]
-    if rows is attention_module._backward_rows:
-        args += [*attention_module._forward_rows(*args), o_grad]
-    once, in_turn = rows(*args), attention_module._by_rows(rows, *args)
+    if rows is blockwise._backward_rows:
+        args += [*blockwise._forward_rows(*args), o_grad]
+    once, in_turn = rows(*args), blockwise._by_rows(rows, *args)
     for a, b in zip(once, in_turn, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
 

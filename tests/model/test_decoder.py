@@ -106,7 +106,7 @@ def test_a_packed_document_is_computed_as_if_alone(params):
     np.testing.assert_allclose(packed[:, 5:], alone, atol=2e-5)
 
 
-@pytest.mark.parametrize("remat", ["minimal", "full"])
+@pytest.mark.parametrize("remat", ["attention", "minimal", "full", "offload"])
 def test_rematerialisation_changes_no_gradient(params, remat):
     ids = random_ids(2, 8)
 
@@ -119,6 +119,29 @@ def test_rematerialisation_changes_no_gradient(params, remat):
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3), plain, recomputed
     )
+
+
+def test_only_full_remat_computes_the_attention_again(params):
+    def num_exps(remat):
+        def loss(params):
+            return jnp.sum(decoder.apply(params, TINY, VOCAB, random_ids(2, 8), remat=remat))
+
+        # Of the softmax; the MLP's gate is a logistic.
+        return str(jax.make_jaxpr(jax.grad(loss))(params)).count(" exp ")
+
+    none, attention, offload = (num_exps(r) for r in ("none", "attention", "offload"))
+    assert none == attention == offload < num_exps("full")
+
+
+def test_offload_moves_the_block_input_and_the_attention_output_to_the_host(params):
+    """What the program asks for: a CPU has no memory but the host's to move them from."""
+
+    def loss(params):
+        return jnp.sum(decoder.apply(params, TINY, VOCAB, random_ids(2, 8), remat="offload"))
+
+    asked = str(jax.make_jaxpr(jax.grad(loss))(params))
+    for shape in ("2,8,32", "2,8,4,8"):
+        assert f"f32<host>[{shape}] = device_put" in asked
 
 
 @pytest.mark.slow
@@ -134,8 +157,9 @@ def test_remat_keeps_less_memory():
 
     deep = dataclasses.replace(TINY, num_layers=6)
     weights = decoder.init_params(deep, VOCAB, seed=0)
-    none, minimal, full = map(temporary_bytes, ("none", "minimal", "full"))
-    assert none > minimal > full
+    policies = ("none", "minimal", "attention", "full")
+    none, minimal, attention, full = map(temporary_bytes, policies)
+    assert none > minimal > attention > full
 
 
 def test_bfloat16_compute_is_close_and_keeps_its_dtype(params):

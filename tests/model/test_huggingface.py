@@ -5,8 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import subprocess
+import sys
 
 import jax
+import ml_dtypes
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -14,8 +17,8 @@ from safetensors.numpy import load_file, save_file
 from snowcoder_jax import storage
 from snowcoder_jax.errors import InputError
 from snowcoder_jax.model import decoder
-from snowcoder_jax.model.huggingface import export_llama, import_llama
-from snowcoder_jax.recipe import Model
+from snowcoder_jax.model.huggingface import export_llama, import_llama, open_llama
+from snowcoder_jax.recipe import Model, RopeScaling
 
 VOCAB = 61
 GROUPED = Model(
@@ -36,6 +39,13 @@ CONFIGS = {
     "grouped, untied": GROUPED,
     "multi-head, tied": dataclasses.replace(
         GROUPED, num_kv_heads=4, head_dim=8, tie_embeddings=True, rope_theta=10_000.0
+    ),
+    "one key head, linear scaling": dataclasses.replace(
+        GROUPED, num_kv_heads=1, rope_scaling=RopeScaling("linear", 4.0)
+    ),
+    # Wavelengths below, between and above the bounds: 64 / 4 and 64 / 1 positions.
+    "llama3 scaling": dataclasses.replace(
+        GROUPED, rope_theta=100.0, rope_scaling=RopeScaling("llama3", 8.0, 1.0, 4.0, 64)
     ),
 }
 
@@ -161,6 +171,19 @@ def test_either_spelling_of_rope_is_read(exported, rope):
     assert import_llama(exported)[1].rope_theta == 123.0
 
 
+@pytest.mark.parametrize("spelling", ["rope_scaling", "rope_parameters"])
+def test_either_spelling_of_scaled_rope_is_read(exported, spelling):
+    change_config(exported, rope_theta=123.0, rope_parameters=None)
+    scaling = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0}
+    scaling |= {"high_freq_factor": 4.0, "original_max_position_embeddings": 64}
+    change_config(exported, **{spelling: scaling})
+    config = import_llama(exported)[1]
+    assert (config.rope_theta, config.rope_scaling) == (
+        123.0,
+        RopeScaling("llama3", 8.0, 1.0, 4.0, 64),
+    )
+
+
 def change_config(folder, **changes):
     path = folder + "/config.json"
     storage.write_json(path, {**storage.read_json(path), **changes})
@@ -170,8 +193,12 @@ def change_config(folder, **changes):
     ("changes", "named"),
     [
         ({"model_type": "qwen2"}, "model_type is 'qwen2'"),
-        ({"rope_scaling": {"type": "linear", "factor": 2}, "rope_parameters": None}, "linear"),
-        ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 50_000.0}}, "llama3"),
+        ({"rope_scaling": {"type": "yarn", "factor": 2}, "rope_parameters": None}, "'yarn'"),
+        ({"rope_scaling": {"type": "linear"}, "rope_parameters": None}, "factor of the linear"),
+        (
+            {"rope_parameters": {"rope_type": "llama3", "rope_theta": 50_000.0, "factor": 8}},
+            "low_freq_factor of the llama3",
+        ),
         ({"rope_theta": 1.0}, "rope_theta is 1.0 in one place"),
         ({"attention_bias": True}, "attention_bias"),
         ({"mlp_bias": True}, "mlp_bias"),
@@ -186,6 +213,91 @@ def test_a_model_that_the_decoder_is_not_is_refused(exported, changes, named):
     change_config(exported, **changes)
     with pytest.raises(InputError, match=named):
         import_llama(exported)
+
+
+def test_all_faults_of_a_config_are_named_at_once(exported):
+    change_config(exported, attention_bias=True, hidden_act="gelu", hidden_size=None)
+    with pytest.raises(InputError) as caught:
+        import_llama(exported)
+    for fault in ("attention_bias is True", "hidden_act is 'gelu'", "hidden_size is missing"):
+        assert fault in str(caught.value)
+
+
+def test_all_faults_of_the_weights_are_named_at_once(exported):
+    path = exported + "/model.safetensors"
+    weights = load_file(path)
+    del weights["model.norm.weight"]
+    weights["lm_head.weight"] = weights["lm_head.weight"][:, :-1].copy()
+    gate = "model.layers.1.mlp.gate_proj.weight"
+    weights[gate] = weights[gate].astype(np.int8)
+    save_file(weights, path)
+    with pytest.raises(InputError, match="3 fault") as caught:
+        import_llama(exported)
+    for fault in ("model.norm.weight the first", r"lm_head.weight has shape (61, 31)", "is I8"):
+        assert fault in str(caught.value)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float64])
+def test_weights_of_any_float_dtype_load(name, dtype, tmp_path, tokenizer_folder):
+    config, folder = CONFIGS[name], str(tmp_path / "out")
+    params = params_of(config)
+    export_llama(params, config, VOCAB, tokenizer_folder, folder)
+    path = folder + "/model.safetensors"
+    save_file({n: np.asarray(w, dtype) for n, w in load_file(path).items()}, path)
+    rounded = jax.tree.map(lambda x: np.asarray(x).astype(dtype).astype(np.float32), params)
+    assert_same(rounded, import_llama(folder)[0])
+
+
+@pytest.mark.parametrize("name", ["grouped, untied", "multi-head, tied"])
+def test_a_slice_is_that_of_the_whole(name, tmp_path, tokenizer_folder):
+    config, folder = CONFIGS[name], str(tmp_path / "out")
+    params = jax.tree.map(np.asarray, params_of(config))
+    export_llama(params, config, VOCAB, tokenizer_folder, folder, max_shard_bytes=20_000)
+    flat = {**params.pop("layers"), **params}
+    with open_llama(folder) as weights:
+        for parameter, whole in flat.items():
+            for part in range(4):
+                # The second half of the dims that are set in `part`; head dims stay whole.
+                index = [
+                    slice(size // 2, size)
+                    if part >> dim & 1 and size != config.head_dim
+                    else slice(None)
+                    for dim, size in enumerate(whole.shape)
+                ]
+                np.testing.assert_array_equal(weights.read(parameter, index), whole[tuple(index)])
+
+
+ON_A_MESH = """
+import sys, jax, numpy as np
+from snowcoder_jax.model.huggingface import import_llama, load_llama
+from snowcoder_jax.recipe import Mesh, Optimizer
+from snowcoder_jax.training.mesh import make_mesh
+from snowcoder_jax.training.state import state_shapes
+
+whole, config, vocab_size = import_llama(sys.argv[1])
+for sizes in (Mesh(), Mesh(fsdp=4, tensor=2), Mesh(replica=2, fsdp=2, tensor=2)):
+    shapes = state_shapes(config, vocab_size, Optimizer(), make_mesh(sizes)).params
+    params = load_llama(sys.argv[1], shapes)
+    assert jax.tree.all(jax.tree.map(np.array_equal, whole, params))
+    assert jax.tree.all(jax.tree.map(lambda x, s: x.sharding == s.sharding, params, shapes))
+query = params["layers"]["query"]
+assert query.addressable_shards[0].data.size * 4 == query.size
+print("placed")
+"""
+
+
+@pytest.mark.slow
+def test_a_model_is_placed_on_a_mesh_as_its_shardings_say(tmp_path, tokenizer_folder):
+    config = dataclasses.replace(GROUPED, tie_embeddings=True, hidden_dim=64)
+    params = decoder.init_params(config, 64, 0)
+    folder = str(tmp_path / "out")
+    export_llama(params, config, 64, tokenizer_folder, folder, max_shard_bytes=20_000)
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    done = subprocess.run(
+        [sys.executable, "-c", ON_A_MESH, folder], env=environment, capture_output=True, text=True
+    )
+    assert done.stdout == "placed\n", done.stderr
 
 
 def test_a_weight_of_another_architecture_is_refused(exported):

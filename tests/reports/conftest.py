@@ -59,7 +59,34 @@ def _phase(
                 "shortfall": 0,
             }
         ],
-        "skipped_updates": 0,
+        "skipped_updates": 2 if name == "general" else 0,
+        "mfu_causal": 0.561 if name != "enhanced" else None,
+        "mfu_full": 0.688 if name != "enhanced" else None,
+        "data_wait_share": 0.0042,
+        "seconds_to_first_step": 11.3,
+        "account": {
+            "seconds": {
+                "step": steps * 0.55,
+                "compile": 18.0,
+                "data": steps * 0.01,
+                "checkpoint": 6.5,
+                "start_up": 4.1,
+                "restart": 31.0 if name == "general" else 0.0,
+            },
+            "num_attempts": 3 if name == "general" else 1,
+            "machines": ["8 x TPU v5, mesh fsdp 8"]
+            + ["16 x TPU v5, 2 processes, mesh fsdp 16"] * (name == "general"),
+        },
+        "seen": [
+            {
+                "selection": "raw" if name == "general" else "best",
+                "source": f"source-{i}",
+                "language": "Python",
+                "num_sequences": 900 // (i + 1),
+                "tokens_by_language": {"Python": tokens // (i + 2), "C": tokens // (9 * i + 9)},
+            }
+            for i in range(15 if name == "general" else 2)
+        ],
         "heldout_bits_per_byte": {
             "all": bits,
             "Python": bits - 0.02,
@@ -124,6 +151,10 @@ def _curve() -> list[dict[str, Any]]:
                     "tokens": tokens,
                     "loss": loss,
                     "learning_rate": rate,
+                    "grad_norm": None
+                    if phase == "general" and step in (300, 301)
+                    else (0.4 + 4.0 * math.exp(-step / 40)) * math.exp(rng.gauss(0, 0.2)),
+                    "num_skipped": sum(step >= s for s in (300, 301)) * (phase == "general"),
                 }
             )
         first += steps

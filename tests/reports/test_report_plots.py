@@ -7,11 +7,11 @@ import re
 import numpy as np
 import pytest
 
-from snowcoder_jax.reports import plots, svg
+from snowcoder_jax.reports import plots, svg, training_plots
 
 
-def curve(num_steps: int, name: str = "general", first: int = 0) -> plots.Curve:
-    return plots.Curve(
+def curve(num_steps: int, name: str = "general", first: int = 0) -> training_plots.Curve:
+    return training_plots.Curve(
         name=name,
         series=0,
         steps=list(range(first, first + num_steps)),
@@ -21,8 +21,8 @@ def curve(num_steps: int, name: str = "general", first: int = 0) -> plots.Curve:
 
 
 def test_nothing_to_draw() -> None:
-    assert plots.training_curves([]) is None
-    assert plots.training_curves([curve(0)]) is None
+    assert training_plots.training_curves([]) is None
+    assert training_plots.training_curves([curve(0)]) is None
     assert plots.bits_per_byte([], [], control_name="", baseline_name="") is None
     row = plots.DotRow("C", {"a": None})
     assert plots.bits_per_byte([row], ["a"], control_name="", baseline_name="") is None
@@ -34,12 +34,12 @@ def test_nothing_to_draw() -> None:
 @pytest.mark.parametrize("num_steps", [1, 2, 239, 240, 241, 1000])
 def test_buckets_keep_every_value_in_sight(num_steps: int) -> None:
     values = np.random.default_rng(0).normal(size=num_steps)
-    middle, mean, low, high = plots.bucketed(values.tolist())
-    assert len(mean) == min(num_steps, plots.MAX_CURVE_POINTS)
+    middle, mean, low, high = training_plots.bucketed(values.tolist())
+    assert len(mean) == min(num_steps, training_plots.MAX_CURVE_POINTS)
     assert low.min() == values.min()
     assert high.max() == values.max()
     assert np.all(np.diff(middle) > 0)
-    if num_steps <= plots.MAX_CURVE_POINTS:
+    if num_steps <= training_plots.MAX_CURVE_POINTS:
         np.testing.assert_array_equal(mean, values)
 
 
@@ -47,15 +47,15 @@ def test_a_spike_of_one_step_is_still_seen() -> None:
     calm = curve(5_000)
     losses = list(calm.losses)
     losses[3_333] = 50.0
-    spiky = plots.Curve("general", 0, calm.steps, losses, calm.learning_rates)
-    assert plots.training_curves([calm]) != plots.training_curves([spiky])
-    _, _, _, high = plots.bucketed(losses)
+    spiky = training_plots.Curve("general", 0, calm.steps, losses, calm.learning_rates)
+    assert training_plots.training_curves([calm]) != training_plots.training_curves([spiky])
+    _, _, _, high = training_plots.bucketed(losses)
     assert high.max() == 50.0
 
 
 def test_long_runs_stay_small() -> None:
     phases = [curve(119_209), curve(11_921, "continued", 119_209), curve(2, "short", 131_130)]
-    picture = plots.training_curves(phases)
+    picture = training_plots.training_curves(phases)
     assert picture is not None
     assert len(picture) < 150_000
     for name in ("general", "continued", "short"):
@@ -63,8 +63,8 @@ def test_long_runs_stay_small() -> None:
 
 
 def test_one_step_without_learning_rate() -> None:
-    single = plots.Curve("only", 0, [0], [4.2], [0.0])
-    assert plots.training_curves([single]) is not None
+    single = training_plots.Curve("only", 0, [0], [4.2], [0.0])
+    assert training_plots.training_curves([single]) is not None
 
 
 def test_pictures_share_a_page() -> None:
@@ -73,7 +73,11 @@ def test_pictures_share_a_page() -> None:
     histogram = plots.Histogram("Python", [0.0, 0.5, 1.0], [3, 4], {"best": 0.7})
     page = "".join(
         str(p)
-        for p in (plots.training_curves([curve(30)]), bits, plots.score_histograms([histogram]))
+        for p in (
+            training_plots.training_curves([curve(30)]),
+            bits,
+            plots.score_histograms([histogram]),
+        )
     )
     ids = re.findall(r'\bid="([^"]+)"', page)
     assert len(ids) == len(set(ids)) > 10
@@ -85,7 +89,7 @@ def test_pictures_share_a_page() -> None:
 
 
 def test_colours_come_from_the_page() -> None:
-    picture = plots.training_curves([curve(30)])
+    picture = training_plots.training_curves([curve(30)])
     assert picture is not None
     assert "var(--series-0)" in picture
     assert "var(--muted)" in picture
@@ -98,14 +102,14 @@ def test_drawing_leaves_matplotlib_as_it_was() -> None:
     import matplotlib
 
     before = dict(matplotlib.rcParams)
-    first = plots.training_curves([curve(30)])
+    first = training_plots.training_curves([curve(30)])
     assert dict(matplotlib.rcParams) == before
-    assert plots.training_curves([curve(30)]) == first
+    assert training_plots.training_curves([curve(30)]) == first
 
 
 def test_many_phases_and_languages() -> None:
     names = [f"phase number {i} with a long name" for i in range(svg.NUM_SERIES + 1)]
     curves = [curve(50, name, 50 * i) for i, name in enumerate(names)]
-    assert plots.training_curves(curves) is not None
+    assert training_plots.training_curves(curves) is not None
     rows = [plots.DotRow(f"language {i}", dict.fromkeys(names, 1.0 + i)) for i in range(20)]
     assert plots.bits_per_byte(rows, names, control_name="", baseline_name="n") is not None

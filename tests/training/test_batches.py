@@ -17,12 +17,11 @@ from snowcoder_jax.packed import Packed, Record
 from snowcoder_jax.recipe import Part
 from snowcoder_jax.training.batches import (
     Batches,
-    counts_before,
     first_keys,
     prefetched,
-    resolve_mixture,
     target_weights,
 )
+from snowcoder_jax.training.mixture import counts_before, resolve_mixture
 
 STEP = 8 * SEQUENCE_LENGTH
 
@@ -168,11 +167,6 @@ def test_a_filling_part_has_a_limit_too(data: dict[str, Packed]) -> None:
     parts = (Part("few"), Part("all", fill=True))
     with pytest.raises(InputError, match=r"phases\.general\.data: 25 of 80 sequences are short"):
         resolve_mixture(make_phase(tokens=10 * STEP, data=parts), data)
-
-
-def test_another_sequence_length_than_packed_is_refused(data: dict[str, Packed]) -> None:
-    with pytest.raises(InputError, match=r"phases\.general\.sequence_length: 8, .* packed at 16"):
-        Batches(make_phase(sequence_length=8), data, seed=0)
 
 
 def test_hosts_that_do_not_divide_the_batch_are_refused(data: dict[str, Packed]) -> None:

@@ -14,7 +14,10 @@ import pytest
 
 @pytest.mark.slow
 def test_layouts_agree() -> None:
-    """Float32 sums in another order: losses within 1e-5, gradient norms within 1e-4."""
+    """Float32 sums in another order: losses within 1e-5, gradient norms within 1e-4.
+
+    Parameters are compared by a random projection of each; AdamW makes much of small gradients.
+    """
     env = {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
@@ -26,11 +29,11 @@ def test_layouts_agree() -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     results = json.loads(done.stdout.splitlines()[-1])
     want = results.pop("1")
-    assert len(results) == 4
+    assert len(results) == 5
     for name, result in results.items():
         losses, norms = np.array(result["steps"]).T
         want_losses, want_norms = np.array(want["steps"]).T
         np.testing.assert_allclose(losses, want_losses, rtol=1e-5, err_msg=name)
         np.testing.assert_allclose(norms, want_norms, rtol=1e-4, err_msg=name)
-        for path, total in result["sums"].items():
-            assert total == pytest.approx(want["sums"][path], rel=1e-3), (name, path)
+        for path, projection in result["projections"].items():
+            assert projection == pytest.approx(want["projections"][path], abs=1e-3), (name, path)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import jax
+import numpy as np
 import pytest
+from jax.experimental import topologies
 from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 from tiny_training import MODEL, VOCAB_SIZE, make_phase
 
@@ -36,6 +38,41 @@ def test_rest_of_the_devices_goes_to_the_open_axis() -> None:
 def test_a_mesh_that_does_not_fit_the_devices_is_refused(mesh: recipe.Mesh, field: str) -> None:
     with pytest.raises(InputError, match=field):
         make_mesh(mesh, ONE)
+
+
+def two_slices(monkeypatch: pytest.MonkeyPatch) -> list[jax.Device]:
+    """Four chips each; the devices of the TPU compiler, of which none is here."""
+    pytest.importorskip("libtpu")
+    monkeypatch.setenv("TPU_SKIP_MDS_QUERY", "1")
+    monkeypatch.setenv("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    found = topologies.get_topology_desc(
+        platform="tpu", topology_name="v5e:2x2", num_slices=2
+    ).devices
+    return list(found)
+
+
+def test_only_replica_crosses_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    devices = two_slices(monkeypatch)
+    for sizes in (recipe.Mesh(replica=2), recipe.Mesh(replica=4, context=2)):
+        mesh = make_mesh(sizes, devices)
+        slice_of = np.vectorize(lambda device: device.slice_index)(mesh.devices)
+        assert slice_of.size == 8
+        for slice_index, part in enumerate(np.split(slice_of, 2)):
+            assert (part == slice_index).all()
+
+
+@pytest.mark.parametrize(
+    ("mesh", "kept", "message"),
+    [
+        (recipe.Mesh(replica=1), 8, r"hardware\.mesh\.replica: 1 is not divided by the 2 slices"),
+        (recipe.Mesh(replica=2), 6, "4 in slice 0, 2 in slice 1"),
+    ],
+)
+def test_slices_that_a_mesh_cannot_use_are_refused(
+    monkeypatch: pytest.MonkeyPatch, mesh: recipe.Mesh, kept: int, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        make_mesh(mesh, two_slices(monkeypatch)[:kept])
 
 
 def test_every_parameter_has_a_place() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -10,10 +11,11 @@ import pytest
 from tiny_training import HARDWARE, MODEL, SEQUENCE_LENGTH, VOCAB_SIZE
 
 from snowcoder_jax import recipe
+from snowcoder_jax.errors import InputError
 from snowcoder_jax.model import decoder, loss
 from snowcoder_jax.training.mesh import make_mesh
 from snowcoder_jax.training.state import TrainState, fresh_state
-from snowcoder_jax.training.step import Batch, Metrics, make_train_step
+from snowcoder_jax.training.step import Batch, Metrics, check_offload, make_train_step
 
 B, S = 8, SEQUENCE_LENGTH
 RATE = np.float32(1e-2)
@@ -30,10 +32,11 @@ def run(
     batch: Batch,
     steps: int = 1,
     model: recipe.Model = MODEL,
+    z_loss: float = 0.0,
     **hardware: object,
 ) -> tuple[TrainState, Metrics]:
     mesh = make_mesh(recipe.Mesh(), jax.devices()[:1])
-    optimizer = recipe.Optimizer()
+    optimizer = recipe.Optimizer(z_loss=z_loss)
     layout = dataclasses.replace(HARDWARE, **hardware)
     step = make_train_step(model, VOCAB_SIZE, optimizer, layout, mesh)
     state = fresh_state(MODEL, VOCAB_SIZE, optimizer, mesh, seed=0)
@@ -67,6 +70,33 @@ def test_microbatches_weigh_by_tokens() -> None:
     four, four_metrics = run(make_batch(), steps=3, microbatches=4)
     assert_close(four_metrics, one_metrics, rtol=1e-4)
     assert_close(four.params, one.params, rtol=1e-3)
+
+
+def test_z_loss_is_told_apart_from_the_loss_and_learnt_from() -> None:
+    plain_metrics = run(make_batch())[1]
+    metrics = run(make_batch(), z_loss=0.1)[1]
+    assert "z_loss" not in plain_metrics
+    assert float(metrics["loss"]) == float(plain_metrics["loss"])
+    # Fresh weights are small: the normaliser is about the vocabulary's size.
+    assert float(metrics["z_loss"]) == pytest.approx(0.1 * np.log(VOCAB_SIZE) ** 2, rel=0.1)
+    assert float(metrics["grad_norm"]) != pytest.approx(float(plain_metrics["grad_norm"]), rel=1e-3)
+    four_metrics = run(make_batch(), z_loss=0.1, microbatches=4)[1]
+    assert_close(four_metrics, metrics, rtol=1e-4)
+
+
+def test_bfloat16_compute_keeps_parameters_and_moments_in_float32() -> None:
+    wide_metrics = run(make_batch())[1]
+    narrow, narrow_metrics = run(make_batch(), compute_dtype="bfloat16")
+    leaves = jax.tree.leaves((narrow.params, narrow.opt_state))
+    assert {x.dtype for x in leaves if x.ndim} == {np.dtype("float32")}
+    assert float(narrow_metrics["loss"]) == pytest.approx(float(wide_metrics["loss"]), rel=1e-2)
+    assert float(narrow_metrics["loss"]) != float(wide_metrics["loss"])
+
+
+def test_offload_is_refused_where_devices_reach_no_host_memory() -> None:
+    device = SimpleNamespace(platform="abacus", addressable_memories=list)
+    with pytest.raises(InputError, match=r"hardware.remat: offload .* abacus"):
+        check_offload(SimpleNamespace(devices=np.array([device])))  # type: ignore[arg-type]
 
 
 def test_a_broken_update_is_skipped_and_counted() -> None:

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from jax.sharding import Mesh
 
 from snowcoder_jax import storage
-from snowcoder_jax.training.metrics import MetricsLog, StepMetrics, finite_or_none, read_metrics
+from snowcoder_jax.recipe import Model
+from snowcoder_jax.training.metrics import (
+    MetricsLog,
+    StepMetrics,
+    finite_or_none,
+    model_flops_utilization,
+    read_metrics,
+)
 
 
 def line(phase: str, step: int, loss: float | None = 1.0) -> StepMetrics:
@@ -52,3 +62,32 @@ def test_no_file_holds_no_lines(tmp_path: Path) -> None:
 
 def test_json_has_no_nan() -> None:
     assert [finite_or_none(x) for x in (1.5, float("nan"), float("inf"))] == [1.5, None, None]
+
+
+def test_lines_of_an_earlier_version_still_load(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    old = {k: v for k, v in vars(line("general", 1)).items() if not k.startswith("mfu")}
+    path.write_text(json.dumps(old) + "\n")
+    assert read_metrics(str(path), "general") == [line("general", 1)]
+
+
+def mesh_of(kind: str, size: int = 1) -> Mesh:
+    """What is asked of a mesh of such devices."""
+    devices = np.array([SimpleNamespace(device_kind=kind)] * size)
+    return SimpleNamespace(devices=devices, size=size)  # type: ignore[return-value]
+
+
+def test_mfu_by_both_conventions() -> None:
+    """The 1.36 B model at 8,192 tokens: 10.6 and 13.0 GFLOP a token."""
+    causal, full = model_flops_utilization(Model(), 64_000, 8_192, mesh_of("NVIDIA H200"))(51_000)
+    assert causal == pytest.approx(51_000 * 10.6e9 / 989e12, rel=2e-3)
+    assert full == pytest.approx(51_000 * 13.0e9 / 989e12, rel=2e-3)
+    one, _ = model_flops_utilization(Model(), 64_000, 8_192, mesh_of("TPU v5 lite"))(51_000)
+    eight, _ = model_flops_utilization(Model(), 64_000, 8_192, mesh_of("TPU v5 lite", 8))(51_000)
+    assert one is not None
+    assert eight == pytest.approx(one / 8)
+
+
+@pytest.mark.parametrize("kind", ["cpu", "NVIDIA H100 PCIe", "TPU v9"])
+def test_without_a_known_peak_there_is_no_mfu(kind: str) -> None:
+    assert model_flops_utilization(Model(), 64_000, 8_192, mesh_of(kind))(1.0) == (None, None)

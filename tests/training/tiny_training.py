@@ -70,12 +70,14 @@ def make_record(rng: np.random.Generator) -> Record:
     return Record(ids.astype(np.int32), starts, masked)
 
 
-def write_records(folder: str, num_records: int, num_shards: int = 2, seed: int = 0) -> Packed:
+def write_records(
+    folder: str, num_records: int, num_shards: int = 2, seed: int = 0, language: str = "Python"
+) -> Packed:
     """A packed folder of `num_records` records, split over shards."""
     rng = np.random.default_rng(seed)
     shards = []
     for i in range(num_shards):
-        path = storage.join(folder, "Python", f"part-{i:05d}.array_record")
+        path = storage.join(folder, language, f"part-{i:05d}.array_record")
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         num_here = (i + 1) * num_records // num_shards - i * num_records // num_shards
         writer = ArrayRecordWriter(path, "group_size:1")
@@ -83,7 +85,18 @@ def write_records(folder: str, num_records: int, num_shards: int = 2, seed: int 
             writer.write(packed.encode_record(make_record(rng)))
         writer.close()
         storage.write_manifest(path, key="test")
-        shards.append(PackedShard(path, "Python", num_here, storage.sha256_file(path)))
+        num_tokens = num_here * SEQUENCE_LENGTH + 1 if num_here else 0
+        shards.append(
+            PackedShard(
+                path,
+                language,
+                num_here,
+                storage.sha256_file(path),
+                num_tokens=num_tokens,
+                source="tiny",
+                tokens_by_language={language: num_tokens},
+            )
+        )
     num_tokens = num_records * SEQUENCE_LENGTH
     made = Packed(
         folder=folder,
@@ -92,7 +105,7 @@ def write_records(folder: str, num_records: int, num_shards: int = 2, seed: int 
         num_records=num_records,
         num_tokens=num_tokens,
         num_documents=num_records,
-        tokens_by_language={"Python": num_tokens},
+        tokens_by_language={language: num_tokens},
         shards=tuple(shards),
     )
     packed.write_packed(made, key="test")

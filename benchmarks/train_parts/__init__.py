@@ -1,0 +1,1 @@
+"""The sides of benchmarks/train.py, each a process of its own."""

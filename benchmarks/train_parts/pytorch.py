@@ -1,0 +1,87 @@
+"""The peer: transformers' LlamaForCausalLM with fused AdamW, as its documentation has it.
+
+    python -m train_parts.pytorch SETTING BATCH_SIZE STEPS REMAT
+
+REMAT is none or full (gradient checkpointing). On a GPU the model is compiled with torch.compile.
+Prints one JSON object: the seconds of each step after the first, the peak memory, the last loss.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import time
+from typing import Any
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from train_parts.settings import Setting, setting
+
+
+def make_model(of: Setting) -> LlamaForCausalLM:
+    config = LlamaConfig(
+        vocab_size=of.vocab_size,
+        hidden_size=of.hidden_dim,
+        intermediate_size=of.mlp_dim,
+        num_hidden_layers=of.num_layers,
+        num_attention_heads=of.num_heads,
+        max_position_embeddings=of.sequence_length,
+        tie_word_embeddings=True,
+        attn_implementation="sdpa",
+    )
+    return LlamaForCausalLM(config)
+
+
+def measure(of: Setting, num_steps: int, remat: str, device: str) -> dict[str, Any]:
+    torch.manual_seed(0)
+    model = make_model(of).to(device)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=of.learning_rate, betas=(0.9, 0.95), weight_decay=0.1, fused=True
+    )
+    ids = torch.from_numpy(of.ids()).to(device)
+    inputs, targets = ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
+    is_narrow = of.dtype == "bfloat16"
+    forward = model
+    if device != "cpu":
+        torch.set_float32_matmul_precision("high")
+        if remat == "full":
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        forward = torch.compile(model)
+
+    def step() -> float:
+        with torch.autocast(device, torch.bfloat16, enabled=is_narrow):
+            loss = forward(input_ids=inputs, shift_labels=targets, labels=targets).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return loss.item()  # waits for the device
+
+    step()
+    seconds, cpu_seconds = [], []
+    for _ in range(num_steps):
+        start, cpu_start = time.perf_counter(), time.process_time()
+        loss = step()
+        seconds.append(time.perf_counter() - start)
+        cpu_seconds.append(time.process_time() - cpu_start)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if device != "cpu":
+        peak = torch.cuda.max_memory_allocated()
+    return {"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_bytes": peak, "loss": loss}
+
+
+def main() -> None:
+    name, batch_size, num_steps, remat = sys.argv[1:]
+    device = "cuda"
+    if name == "cpu":
+        device = "cpu"
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    of = setting(name, int(batch_size))
+    print(json.dumps(measure(of, int(num_steps), remat, device)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""What chips have: memory, bandwidth, matrix rate; and how the names of topologies read.
+
+Sources. TPU: the system architecture pages of Google Cloud's documentation (cloud.google.com/tpu,
+"TPU v4", "TPU v5e", "TPU v5p", "TPU v6e"), read in November 2026, for bandwidth, peak and links;
+the usable memory is what libtpu 0.0.42 gives as "available HBM" when a program does not fit, and
+the clock is the one at which the compiler's cycles of a large matrix product meet the peak.
+GPU: NVIDIA's data sheets of the H100 SXM, H200 SXM and HGX B200, without sparsity; the links are
+NVLink's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from typing import Literal
+
+from snowcoder_jax.errors import InputError
+
+GIB = 2**30
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """One chip; a TPU chip is one device to JAX from v4 on.
+
+    Attributes:
+      hbm_bytes: what a program may use.
+      hbm_bytes_per_second: bandwidth of that memory.
+      peak_flop_per_second: bfloat16 matrix products, dense.
+      link_bytes_per_second: to other chips of the slice or machine, both directions, all links.
+      clock_hz: of the cycles that the TPU compiler estimates; None for GPUs.
+      num_dims: of the names of its topologies; 0 for GPUs.
+      chips_per_host: of a slice of more than one host.
+    """
+
+    family: str
+    kind: Literal["tpu", "gpu"]
+    hbm_bytes: int
+    hbm_bytes_per_second: float
+    peak_flop_per_second: float
+    link_bytes_per_second: float
+    clock_hz: float | None
+    num_dims: int
+    chips_per_host: int
+
+
+CHIPS = {
+    chip.family: chip
+    for chip in (
+        Chip("v4", "tpu", int(30.5 * GIB), 1.228e12, 275e12, 300e9, 1.05e9, 3, 4),
+        Chip("v5e", "tpu", int(15.75 * GIB), 0.819e12, 197e12, 200e9, 1.5e9, 2, 4),
+        Chip("v5p", "tpu", int(95.74 * GIB), 2.765e12, 459e12, 600e9, 1.75e9, 3, 4),
+        Chip("v6e", "tpu", int(31.25 * GIB), 1.640e12, 918e12, 448e9, 1.75e9, 2, 4),
+        Chip("H100", "gpu", 80 * 10**9, 3.35e12, 989e12, 900e9, None, 0, 8),
+        Chip("H200", "gpu", 141 * 10**9, 4.8e12, 989e12, 900e9, None, 0, 8),
+        Chip("B200", "gpu", 180 * 10**9, 7.7e12, 2250e12, 1800e9, None, 0, 8),
+    )
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Topology:
+    """Chips that are wired together, such as `v5p:4x4x4` or `H100:8`."""
+
+    name: str
+    chip: Chip
+    num_chips: int
+
+    @property
+    def num_hosts(self) -> int:
+        return max(1, self.num_chips // self.chip.chips_per_host)
+
+
+def parse_topology(name: str) -> Topology:
+    """Read `FAMILY:AxBxC` (TPU) or `FAMILY:N` (GPU).
+
+    Raises:
+      InputError: an unknown family, or a shape that its topologies do not have.
+    """
+    family, _, shape = name.partition(":")
+    chip = CHIPS.get(family)
+    if chip is None:
+        raise InputError(
+            f"--topology {name}: {family!r} is no chip known here. Take one of "
+            f"{', '.join(CHIPS)}, as in v5p:4x4x4 or H100:8."
+        )
+    dims = shape.split("x")
+    wanted = max(chip.num_dims, 1)
+    if len(dims) != wanted or not all(re.fullmatch("[1-9][0-9]*", dim) for dim in dims):
+        example = "x".join(["4"] * wanted) if chip.kind == "tpu" else "8"
+        raise InputError(
+            f"--topology {name}: the shape of a {family} topology is {wanted} size(s), "
+            f"as in {family}:{example}."
+        )
+    return Topology(name, chip, math.prod(int(dim) for dim in dims))

@@ -1,0 +1,25 @@
+"""Options of the compiler by chip."""
+
+from __future__ import annotations
+
+import types
+
+import jax
+import pytest
+
+from snowcoder_jax.recipe import Mesh
+from snowcoder_jax.training.compiler_options import compiler_options
+from snowcoder_jax.training.mesh import make_mesh
+
+
+def test_a_cpu_gets_no_options() -> None:
+    assert compiler_options(make_mesh(Mesh(), jax.devices()[:1])) == {}
+
+
+@pytest.mark.parametrize("kind", ["TPU v5", "TPU v5 lite", "TPU v6 lite", "TPU v4"])
+def test_a_tpu_gathers_weights_whole_not_in_ring_loops(kind: str) -> None:
+    device = types.SimpleNamespace(device_kind=kind)
+    mesh = types.SimpleNamespace(devices=types.SimpleNamespace(flat=[device]))
+    options = compiler_options(mesh)  # type: ignore[arg-type]
+    assert options["xla_jf_spmd_threshold_for_windowed_einsum_mib"] == "1000000"
+    assert ("xla_tpu_scoped_vmem_limit_kib" in options) == (kind != "TPU v4")
