@@ -1,11 +1,12 @@
 """What chips have: memory, bandwidth, matrix rate; and how the names of topologies read.
 
-Sources. TPU: the system architecture pages of Google Cloud's documentation (cloud.google.com/tpu,
-"TPU v4", "TPU v5e", "TPU v5p", "TPU v6e"), read in November 2026, for bandwidth, peak and links;
-the usable memory is what libtpu 0.0.42 gives as "available HBM" when a program does not fit, and
-the clock is the one at which the compiler's cycles of a large matrix product meet the peak.
-GPU: NVIDIA's data sheets of the H100 SXM, H200 SXM and HGX B200, without sparsity; the links are
-NVLink's.
+Sources. TPU: the pages "TPU v4", "TPU v5e", "TPU v5p" and "TPU v6e" of Google Cloud's documentation
+(docs.cloud.google.com/tpu/docs) for bandwidth, peak and links, of which they give both directions
+together; the usable memory is what libtpu 0.0.42 gives as "available HBM" when a program does not
+fit, and the clock is the one at which the compiler's cycles of a large matrix product meet the peak
+(v5e and v5p within 3%; those of v4 were not tried, those of v6e would meet it at 2.15 GHz, so that
+its times are a guess). GPU: NVIDIA's data sheets of the H100 SXM, H200 SXM and HGX B200, without
+sparsity; the links are NVLink's.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class Chip:
       hbm_bytes: what a program may use.
       hbm_bytes_per_second: bandwidth of that memory.
       peak_flop_per_second: bfloat16 matrix products, dense.
-      link_bytes_per_second: to other chips of the slice or machine, both directions, all links.
+      link_bytes_per_second: to other chips of the slice or machine, one direction, all links.
       clock_hz: of the cycles that the TPU compiler estimates; None for GPUs.
       num_dims: of the names of its topologies; 0 for GPUs.
       chips_per_host: of a slice of more than one host.
@@ -51,10 +52,10 @@ CHIPS = {
         Chip("v4", "tpu", int(30.5 * GIB), 1.228e12, 275e12, 300e9, 1.05e9, 3, 4),
         Chip("v5e", "tpu", int(15.75 * GIB), 0.819e12, 197e12, 200e9, 1.5e9, 2, 4),
         Chip("v5p", "tpu", int(95.74 * GIB), 2.765e12, 459e12, 600e9, 1.75e9, 3, 4),
-        Chip("v6e", "tpu", int(31.25 * GIB), 1.640e12, 918e12, 448e9, 1.75e9, 2, 4),
-        Chip("H100", "gpu", 80 * 10**9, 3.35e12, 989e12, 900e9, None, 0, 8),
-        Chip("H200", "gpu", 141 * 10**9, 4.8e12, 989e12, 900e9, None, 0, 8),
-        Chip("B200", "gpu", 180 * 10**9, 7.7e12, 2250e12, 1800e9, None, 0, 8),
+        Chip("v6e", "tpu", int(31.25 * GIB), 1.638e12, 918e12, 400e9, 1.75e9, 2, 4),
+        Chip("H100", "gpu", 80 * 10**9, 3.35e12, 989e12, 450e9, None, 0, 8),
+        Chip("H200", "gpu", 141 * 10**9, 4.8e12, 989e12, 450e9, None, 0, 8),
+        Chip("B200", "gpu", 180 * 10**9, 7.7e12, 2250e12, 900e9, None, 0, 8),
     )
 }
 

@@ -200,6 +200,7 @@ def _line(
         num_skipped=int(metrics["num_skipped"]),
         mfu_causal=mfu_causal,
         mfu_full=mfu_full,
+        z_loss=finite_or_none(float(metrics["z_loss"])) if "z_loss" in metrics else None,
     )
 
 

@@ -39,6 +39,7 @@ class StepMetrics:
       mfu_causal, mfu_full: this step's share of the devices' peak, by `model_flops_utilization`;
         None where the peak is not known, and in lines of earlier versions.
       num_skipped: updates skipped in this phase so far.
+      z_loss: a token, times its weight; None where `optimizer.z_loss` is 0.
     """
 
     phase: str
@@ -54,6 +55,7 @@ class StepMetrics:
     num_skipped: int
     mfu_causal: float | None = None
     mfu_full: float | None = None
+    z_loss: float | None = None
 
 
 # What JAX calls the chips whose peak is known. Other models of a GPU's family (H100 PCIe, NVL) have

@@ -89,6 +89,7 @@ def _values(line: StepMetrics) -> dict[str, float]:
         "tokens_per_second": line.tokens_per_second,
         "mfu_causal": line.mfu_causal,
         "mfu_full": line.mfu_full,
+        "z_loss": line.z_loss,
         "step_seconds": line.seconds,
         "data_wait_seconds": line.data_wait_seconds,
         "skipped_updates": line.num_skipped,

@@ -113,6 +113,20 @@ def test_what_is_tracked_changes_nothing_that_is_learnt(
     assert not (plain / "profiles").exists()
 
 
+def test_the_z_loss_is_logged_where_it_is_on_and_beside_the_loss(
+    data: dict[str, Packed], tmp_path: Path
+) -> None:
+    train(str(tmp_path / "off"), data)
+    train(str(tmp_path / "on"), data, run=make_recipe(optimizer=recipe.Optimizer(z_loss=1e-4)))
+    off, on = (
+        read_metrics(str(tmp_path / name / "metrics.jsonl"), "general") for name in ("off", "on")
+    )
+    assert {line.z_loss for line in off} == {None}
+    assert all(line.z_loss is not None and 0 < line.z_loss < 0.1 for line in on)
+    # Of the same weights: the reported loss is the cross-entropy alone.
+    assert on[0].loss == pytest.approx(off[0].loss, abs=1e-6)
+
+
 def test_a_resumed_run_shows_each_step_once(data: dict[str, Packed], tmp_path: Path) -> None:
     phase, _ = continued_from_general()
     run = make_recipe(make_phase(), phase, tracking=recipe.Tracking(tensorboard=True))
