@@ -11,7 +11,6 @@ from __future__ import annotations
 import atexit
 import concurrent.futures
 import contextlib
-import functools
 import itertools
 import logging
 import os
@@ -52,9 +51,17 @@ def pipeline(options: PipelineOptions) -> Iterator[beam.Pipeline]:
         with beam.Pipeline(options=options) as result:
             yield result
         return
+    workers = _living(num_workers)
     result = beam.Pipeline(FnApiRunner(_LocalEnvironment(num_workers)), options)
     yield result
-    _workers(num_workers).run(result)
+    workers.run(result)
+
+
+def close() -> None:
+    """End the processes, which hold memory that other work may need; pipelines start new ones."""
+    for workers in _kept.values():
+        workers.close()
+    _kept.clear()
 
 
 def _num_processes(options: PipelineOptions) -> int:
@@ -76,7 +83,6 @@ class _Workers:
             subprocess.Popen(command, stdin=subprocess.PIPE, text=True) for _ in range(num_workers)
         ]
         self._in_turn = itertools.cycle(self._processes)
-        atexit.register(self._close)
         threading.excepthook = _tell_of_all_but_lost_connections
 
     def start(self, worker_id: str, address: str) -> None:
@@ -98,25 +104,31 @@ class _Workers:
         try:
             while not concurrent.futures.wait([finished], _POLL_SECONDS).done:
                 self._check()
+            self._check()
         except BaseException:
             for process in self._processes:
                 process.kill()
             raise
         finished.result()
 
+    @property
+    def are_alive(self) -> bool:
+        return all(process.poll() is None for process in self._processes)
+
     def _check(self) -> None:
         for process in self._processes:
-            if code := process.poll():
+            if (code := process.poll()) is not None:
                 how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
                 raise MachineError(
                     f"a worker process of Beam died ({how}; SIGKILL is often a lack of memory). "
                     "Start the same command again, with a smaller hardware.beam_workers if need be."
                 )
 
-    def _close(self) -> None:
+    def close(self) -> None:
         for process in self._processes:
             assert process.stdin is not None
-            process.stdin.close()
+            with contextlib.suppress(BrokenPipeError):  # it is gone already
+                process.stdin.close()
         for process in self._processes:
             process.wait()
 
@@ -136,9 +148,17 @@ def _finish(pipeline: beam.Pipeline, finished: concurrent.futures.Future[None]) 
         finished.set_result(None)
 
 
-@functools.cache
-def _workers(num_workers: int) -> _Workers:
-    return _Workers(num_workers)
+_kept: dict[int, _Workers] = {}
+atexit.register(close)
+
+
+def _living(num_workers: int) -> _Workers:
+    """The processes kept; new ones where there are none yet, or one has died since."""
+    if num_workers in _kept and not _kept[num_workers].are_alive:
+        _kept.pop(num_workers).close()
+    if num_workers not in _kept:
+        _kept[num_workers] = _Workers(num_workers)
+    return _kept[num_workers]
 
 
 @Environment.register_urn(_URN, bytes)
@@ -163,7 +183,7 @@ class _LocalWorkerHandler(GrpcWorkerHandler):
 
     def __init__(self, num_workers: bytes, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self._workers = _workers(int(num_workers))
+        self._workers = _kept[int(num_workers)]
 
     def start_worker(self) -> None:
         self._workers.start(self.worker_id, self.control_address)

@@ -392,9 +392,20 @@ class Recipe:
 
 
 def fingerprint(*parts: Any) -> str:
-    """16 hex digits that name a set of parameters: the address of what they produce."""
-    text = json.dumps([strict.to_plain(p) for p in parts], sort_keys=True, default=str)
+    """16 hex digits that name a set of parameters: the address of what they produce.
+
+    Fields that are off (None, False, empty) are left out: a new feature, which is off, changes
+    no address, and throws no trained run away.
+    """
+    text = json.dumps([_telling(strict.to_plain(p)) for p in parts], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _telling(value: Any) -> Any:
+    if isinstance(value, dict):
+        told = {name: _telling(item) for name, item in value.items()}
+        return {k: v for k, v in told.items() if not (v is None or v is False or v in ([], {}))}
+    return [_telling(item) for item in value] if isinstance(value, list) else value
 
 
 def load_recipe(

@@ -237,6 +237,14 @@ def test_a_control_arm_mirrors_its_phase_but_for_the_data() -> None:
     assert names == ["general", "continued", "control", "enhanced"]
 
 
+def test_a_new_field_that_is_off_changes_no_fingerprint() -> None:
+    old = {"layers": 2, "parts": [{"name": "a"}]}
+    new = {"layers": 2, "scaling": None, "is_new": False, "parts": [{"name": "a", "weights": {}}]}
+    assert fingerprint(new) == fingerprint(old)
+    for on in ({"scaling": 0}, {"is_new": True}, {"parts": [{"name": "a", "weights": {"C": 1.0}}]}):
+        assert fingerprint({**new, **on}) != fingerprint(old)
+
+
 def test_the_fingerprint_sees_every_field() -> None:
     recipe = load_recipe(LOCAL)
     other = load_recipe(LOCAL, ("corpus.rules.thresholds.all.max_lines=99999",))

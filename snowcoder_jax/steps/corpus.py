@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import sys
 from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -59,6 +60,12 @@ def options(b: Builder) -> PipelineOptions:
     from beam_pipelines.options import stage_options
 
     return stage_options(b.recipe.hardware.beam_options, b.recipe.hardware.beam_workers)
+
+
+def end_workers() -> None:
+    """End the processes that corpus stages have kept: training may need their memory."""
+    if workers := sys.modules.get("beam_pipelines.workers"):
+        workers.close()
 
 
 def add_steps(b: Builder) -> None:

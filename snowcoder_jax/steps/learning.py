@@ -105,6 +105,7 @@ def _add_train(b: Builder, phase: Phase, packs: dict[str, str]) -> None:
         from snowcoder_jax.training import distributed
         from snowcoder_jax.training.loop import train_phase
 
+        corpus_steps.end_workers()
         prepared = f"folder of {phase.name}"
         distributed.agreed(prepared, lambda: _prepare_folder(b, phase, folder, key))
         result = train_phase(

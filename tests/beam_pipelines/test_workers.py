@@ -62,6 +62,18 @@ def test_two_workers_are_two_other_processes_that_later_pipelines_use_again(tmp_
     assert second == first
 
 
+def test_processes_that_were_ended_or_died_since_are_replaced(tmp_path) -> None:
+    first = processes(2, str(tmp_path / "a"))
+    workers.close()
+    second = processes(2, str(tmp_path / "b"))
+    os.kill(min(second), signal.SIGKILL)
+    psutil.Process(min(second)).wait(10)
+    third = processes(2, str(tmp_path / "c"))
+    assert [len(x) for x in (first, second, third)] == [2, 2, 2]
+    assert not first & second
+    assert not second & third
+
+
 def test_one_worker_is_this_process(tmp_path) -> None:
     assert processes(1, str(tmp_path)) == {os.getpid()}
 
