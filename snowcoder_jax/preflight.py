@@ -157,18 +157,42 @@ def _teacher(recipe: Recipe) -> Iterator[Fault]:
 
 
 def _devices(recipe: Recipe) -> Iterator[Fault]:
-    from snowcoder_jax.training import mesh
+    import jax.numpy as jnp
 
+    from snowcoder_jax.model.attention import kernel_on
+    from snowcoder_jax.training import distributed, mesh
+    from snowcoder_jax.training.state import state_shapes
+    from snowcoder_jax.training.step import check_offload
+
+    model, hardware = recipe.model, recipe.hardware
     try:
-        devices = mesh.make_mesh(recipe.hardware.mesh)
+        devices = mesh.make_mesh(hardware.mesh)
     except InputError as e:
         yield Fault("hardware.mesh", str(e), "Mend the mesh.")
         return
+    try:
+        state_shapes(model, recipe.tokenizer.vocab_size, recipe.optimizer, devices)
+    except InputError as e:
+        yield Fault("hardware.mesh", str(e), "Mend the mesh.")
+    if hardware.remat == "offload":
+        try:
+            check_offload(devices)
+        except InputError as e:
+            yield Fault("hardware.remat", str(e), "Choose another.")
     for phase in recipe.phases:
         try:
-            mesh.check_batch(phase, devices, recipe.hardware.microbatches)
+            mesh.check_batch(phase, devices, hardware.microbatches)
+            distributed.row_share(devices, phase.batch_size)
         except InputError as e:
             yield Fault(f"phases.{phase.name}.batch_size", str(e), "Mend the batch.")
+    dtype, packed = jnp.dtype(hardware.compute_dtype), model.attention == "document"
+    for length in sorted({phase.sequence_length for phase in recipe.phases}):
+        kernel = hardware.attention_kernel
+        try:
+            kernel_on(devices, kernel, dtype, length, model.head_dim, packed=packed)
+        except InputError as e:
+            problem = f"for sequences of {length}: {e}"
+            yield Fault("hardware.attention_kernel", problem, "Choose another.")
 
 
 def _tracking(recipe: Recipe) -> Iterator[Fault]:

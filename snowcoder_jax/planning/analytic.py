@@ -14,7 +14,7 @@ import math
 
 from snowcoder_jax import recipe
 from snowcoder_jax.model import decoder
-from snowcoder_jax.planning.chips import Chip
+from snowcoder_jax.planning.chips import Topology
 
 # Shares of the matrix units' peak that products with weights reach: v5p and v5e by compiled steps,
 # GPUs by what others publish for models of this size (about half of the peak over the whole step).
@@ -136,8 +136,9 @@ def work(
     layout: Layout,
     mesh_sizes: dict[str, int],
     sequence_length: int,
-    chip: Chip,
+    topology: Topology,
 ) -> Work:
+    chip = topology.chip
     rows = layout.microbatches * layout.rows_per_chip
     tokens = rows * sequence_length / (mesh_sizes["context"] * mesh_sizes["tensor"])
     full = decoder.flops_per_token(model, vocab_size, sequence_length, causal=False)
@@ -156,9 +157,10 @@ def work(
     num_params = decoder.num_parameters(model, vocab_size)
     # Weights for the forward and for the backward pass, gradients once; bfloat16.
     gathered = 3 * 2 * num_params / mesh_sizes["tensor"] * (1 - 1 / num_shards)
-    if mesh_sizes["replica"] > 1:
-        gathered += 2 * num_params / num_shards
     gathered *= layout.microbatches
+    replicated = 0.0
+    if mesh_sizes["replica"] > 1:
+        replicated = 2 * num_params / num_shards * layout.microbatches
     # Activations summed over the tensor axis: two each way in a layer, and again where recomputed.
     split = 1 - 1 / mesh_sizes["tensor"]
     summed = 8.0 * model.num_layers * tokens * mesh_sizes["tensor"] * model.hidden_dim * 2 * split
@@ -169,12 +171,33 @@ def work(
         + attention * 7 / 6 / (ATTENTION_EFFICIENCY[chip.kind] * chip.peak_flop_per_second)
         + moved / chip.hbm_bytes_per_second / 4
     )
-    over_links = (gathered + summed) / chip.link_bytes_per_second
+    over_links = (
+        gathered / _bytes_per_second("fsdp", mesh_sizes, topology)
+        + replicated / _bytes_per_second("replica", mesh_sizes, topology)
+        + summed / _bytes_per_second("tensor", mesh_sizes, topology)
+    )
     if layout.remat == "offload":
         saved = 2 * _saved_per_token(model, "attention", 1) * model.num_layers * tokens
         over_links = max(over_links, 2 * saved / _HOST_BYTES_PER_SECOND)
     seconds = max(seconds, over_links) + _NOT_HIDDEN * min(seconds, over_links)
-    return Work(weights, attention, recomputed, gathered + summed, seconds)
+    return Work(weights, attention, recomputed, gathered + replicated + summed, seconds)
+
+
+def _bytes_per_second(axis: str, mesh_sizes: dict[str, int], topology: Topology) -> float:
+    """Of one chip's part of a collective over a mesh axis, one direction.
+
+    Between hosts that a network joins, what goes round reaches a host once, by the adapters of all
+    of its chips that are in the same collective.
+    """
+    chip = topology.chip
+    axes = list(mesh_sizes)
+    # Chips of a host follow each other along the last axes first.
+    stride = math.prod(mesh_sizes[inner] for inner in axes[axes.index(axis) + 1 :])
+    is_in_host = stride * mesh_sizes[axis] <= chip.chips_per_host
+    if chip.network_bytes_per_second is None or is_in_host:
+        return chip.link_bytes_per_second
+    num_together = max(1, chip.chips_per_host // stride)
+    return min(chip.link_bytes_per_second, num_together * chip.network_bytes_per_second)
 
 
 def _per_layer_parameters(model: recipe.Model) -> int:

@@ -6,7 +6,8 @@ together; the usable memory is what libtpu 0.0.42 gives as "available HBM" when 
 fit, and the clock is the one at which the compiler's cycles of a large matrix product meet the peak
 (v5e and v5p within 3%; those of v4 were not tried, those of v6e would meet it at 2.15 GHz, so that
 its times are a guess). GPU: NVIDIA's data sheets of the H100 SXM, H200 SXM and HGX B200, without
-sparsity; the links are NVLink's.
+sparsity; the links are NVLink's. Between GPU hosts one 400 Gbit/s network adapter a GPU is assumed,
+which is chosen: what NVIDIA builds into its own machines, and most clouds offer.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ class Chip:
       hbm_bytes_per_second: bandwidth of that memory.
       peak_flop_per_second: bfloat16 matrix products, dense.
       link_bytes_per_second: to other chips of the slice or machine, one direction, all links.
+      network_bytes_per_second: to other hosts, one direction; None for TPUs, whose links join the
+        hosts of a slice.
       clock_hz: of the cycles that the TPU compiler estimates; None for GPUs.
       num_dims: of the names of its topologies; 0 for GPUs.
       chips_per_host: of a slice of more than one host.
@@ -41,6 +44,7 @@ class Chip:
     hbm_bytes_per_second: float
     peak_flop_per_second: float
     link_bytes_per_second: float
+    network_bytes_per_second: float | None
     clock_hz: float | None
     num_dims: int
     chips_per_host: int
@@ -49,14 +53,29 @@ class Chip:
 CHIPS = {
     chip.family: chip
     for chip in (
-        Chip("v4", "tpu", int(30.5 * GIB), 1.228e12, 275e12, 300e9, 1.05e9, 3, 4),
-        Chip("v5e", "tpu", int(15.75 * GIB), 0.819e12, 197e12, 200e9, 1.5e9, 2, 4),
-        Chip("v5p", "tpu", int(95.74 * GIB), 2.765e12, 459e12, 600e9, 1.75e9, 3, 4),
-        Chip("v6e", "tpu", int(31.25 * GIB), 1.638e12, 918e12, 400e9, 1.75e9, 2, 4),
-        Chip("H100", "gpu", 80 * 10**9, 3.35e12, 989e12, 450e9, None, 0, 8),
-        Chip("H200", "gpu", 141 * 10**9, 4.8e12, 989e12, 450e9, None, 0, 8),
-        Chip("B200", "gpu", 180 * 10**9, 7.7e12, 2250e12, 900e9, None, 0, 8),
+        Chip("v4", "tpu", int(30.5 * GIB), 1.228e12, 275e12, 300e9, None, 1.05e9, 3, 4),
+        Chip("v5e", "tpu", int(15.75 * GIB), 0.819e12, 197e12, 200e9, None, 1.5e9, 2, 4),
+        Chip("v5p", "tpu", int(95.74 * GIB), 2.765e12, 459e12, 600e9, None, 1.75e9, 3, 4),
+        Chip("v6e", "tpu", int(31.25 * GIB), 1.638e12, 918e12, 400e9, None, 1.75e9, 2, 4),
+        Chip("H100", "gpu", 80 * 10**9, 3.35e12, 989e12, 450e9, 50e9, None, 0, 8),
+        Chip("H200", "gpu", 141 * 10**9, 4.8e12, 989e12, 450e9, 50e9, None, 0, 8),
+        Chip("B200", "gpu", 180 * 10**9, 7.7e12, 2250e12, 900e9, 50e9, None, 0, 8),
     )
+}
+
+# The family of what JAX reports as `device_kind`. Other models of a GPU's family (H100 PCIe, NVL)
+# have other peaks, so the whole name must be the same.
+FAMILY_OF_DEVICE_KIND = {
+    "TPU v4": "v4",
+    "TPU v5 lite": "v5e",
+    "TPU v5e": "v5e",
+    "TPU v5": "v5p",
+    "TPU v5p": "v5p",
+    "TPU v6 lite": "v6e",
+    "TPU v6e": "v6e",
+    "NVIDIA H100 80GB HBM3": "H100",
+    "NVIDIA H200": "H200",
+    "NVIDIA B200": "B200",
 }
 
 
@@ -70,7 +89,7 @@ class Topology:
 
     @property
     def num_hosts(self) -> int:
-        return max(1, self.num_chips // self.chip.chips_per_host)
+        return math.ceil(self.num_chips / self.chip.chips_per_host)
 
 
 def parse_topology(name: str) -> Topology:

@@ -5,12 +5,17 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.sharding import AbstractMesh, AxisType
 
 from snowcoder_jax import recipe
 from snowcoder_jax.errors import InputError
 from snowcoder_jax.model import decoder
 from snowcoder_jax.planning.chips import Topology, parse_topology
 from snowcoder_jax.planning.search import Candidate, Tried, candidates, search, smallest
+from snowcoder_jax.training.mesh import AXES, check_batch, check_divides, make_mesh, shardings
 
 SECONDS_PER_HOUR = 3_600.0
 HOURS_PER_DAY = 24.0
@@ -75,10 +80,10 @@ class Plan:
         return self.flop_per_step / (self.step_seconds * peak)
 
     def phase_costs(self) -> list[PhaseCost]:
-        """Every phase of the recipe, at the speed of the planned one."""
+        """Every phase of the recipe and its control arms, at the speed of the planned one."""
         flop_per_second = self.flop_per_step / self.step_seconds
         costs = []
-        for phase in self.run.phases:
+        for phase in self.run.all_phases():
             seconds = flop_per_phase(self.run, phase) / flop_per_second
             shape = (phase.batch_size, phase.sequence_length)
             costs.append(
@@ -103,8 +108,14 @@ def make_plan(
       say: told what is being done; compiling takes a minute or more for each layout.
 
     Raises:
-      InputError: an unknown phase or topology, a mesh or batch that does not divide, no libtpu.
+      InputError: an unknown phase or topology, a mesh or batch that does not divide, no libtpu, a
+        base model that is still a placeholder.
     """
+    if recipe.PLACEHOLDER in (run.base_model or ""):
+        raise InputError(
+            f"base_model: `{run.base_model}` is a placeholder, and the model to plan is read from "
+            "there. Put the folder of your own base model there."
+        )
     names = [phase.name for phase in run.all_phases()]
     if phase_name is not None and phase_name not in names:
         raise InputError(f"--phase {phase_name}: no such phase. Take one of {', '.join(names)}.")
@@ -112,15 +123,12 @@ def make_plan(
     topology = parse_topology(topology_name)
     mesh_sizes = sizes(run.hardware.mesh, topology)
     ranked = candidates(run, phase, topology, mesh_sizes)
+    _check_divides(run, phase, mesh_sizes)
     tried: list[Tried] = []
     if topology.chip.kind == "tpu":
         from snowcoder_jax.planning.topology import devices
 
-        found = devices(topology)
-
-        from snowcoder_jax.training.mesh import make_mesh
-
-        mesh = make_mesh(run.hardware.mesh, found)
+        mesh = make_mesh(run.hardware.mesh, devices(topology))
         tried = search(run, phase, topology, mesh, mesh_sizes, say)
     if tried:
         best, fits = tried[0].candidate, tried[0].step.fits
@@ -145,6 +153,16 @@ def make_plan(
         decoder.num_parameters(run.model, run.tokenizer.vocab_size),
         flop_per_phase(run, phase) / phase.num_steps,
     )
+
+
+def _check_divides(run: recipe.Recipe, phase: recipe.Phase, mesh_sizes: dict[str, int]) -> None:
+    """Raises InputError where an axis does not divide what training would split along it."""
+    sizes = tuple(mesh_sizes[axis] for axis in AXES)
+    mesh: Any = AbstractMesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    check_batch(phase, mesh, 1)
+    vocab_size = run.tokenizer.vocab_size
+    shapes = jax.eval_shape(lambda: decoder.init_params(run.model, vocab_size, 0))
+    check_divides(mesh, shardings(mesh, decoder.logical_axes(run.model)), shapes)
 
 
 def flop_per_phase(run: recipe.Recipe, phase: recipe.Phase) -> float:

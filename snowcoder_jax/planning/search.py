@@ -89,7 +89,7 @@ def candidates(
                         layout,
                         mesh_sizes,
                         phase.sequence_length,
-                        topology.chip,
+                        topology,
                     ),
                 )
             )
@@ -102,7 +102,7 @@ def to_compile(
     """The next layout worth compiling; None when the search is done.
 
     Of each way to recompute only the number of sequences that ranks first is compiled, unless it
-    did not fit.
+    did not fit; where none has fitted, the last one is the smallest of all.
     """
     if len(tried) == MAX_COMPILED:
         return None
@@ -110,6 +110,9 @@ def to_compile(
         [hbm_bytes * _HEADROOM, *(t.candidate.memory.total for t in tried if not t.step.fits)]
     )
     fitted = [t.candidate for t in tried if t.step.fits]
+    least = min(ranked, key=lambda c: c.memory.total)
+    if len(tried) == MAX_COMPILED - 1 and not fitted:
+        return least if least.memory.total < limit else None
     for candidate in ranked:
         if candidate.memory.total >= limit:
             continue
@@ -120,7 +123,7 @@ def to_compile(
         return candidate
     if not tried:
         # Nothing fits by arithmetic: the compiler shall say by how much.
-        return min(ranked, key=lambda c: c.memory.total)
+        return least
     return None
 
 
@@ -215,11 +218,6 @@ def kernel_flop(
             raise ValueError(f"a kernel whose work is not known: {name}")
         total += num * products * one_product
     return total
-
-
-def chosen(tried: Sequence[Tried]) -> Tried:
-    """The fastest that fits; where none does, the one that needs least."""
-    return tried[0]
 
 
 def smallest(chip: Chip, ranked: Sequence[Candidate]) -> Candidate:

@@ -8,16 +8,7 @@ from __future__ import annotations
 
 from jax.sharding import Mesh
 
-# By the device kind that JAX reports.
-_TPU_FAMILIES = {
-    "TPU v4": "v4",
-    "TPU v5": "v5p",
-    "TPU v5p": "v5p",
-    "TPU v5 lite": "v5e",
-    "TPU v5e": "v5e",
-    "TPU v6 lite": "v6e",
-    "TPU v6e": "v6e",
-}
+from snowcoder_jax.planning.chips import CHIPS, FAMILY_OF_DEVICE_KIND
 
 # How much of its on-chip memory a fusion may use, in KiB. XLA's 16 MiB keep the windows of matrix
 # products small; with 64 they run at 95% of the peak instead of 75%: v5p 725 -> 602. It takes about
@@ -30,8 +21,8 @@ def compiler_options(mesh: Mesh) -> dict[str, str]:
 
     Empty on CPUs and GPUs, and on TPUs not known here.
     """
-    family = _TPU_FAMILIES.get(mesh.devices.flat[0].device_kind)
-    if family is None:
+    family = FAMILY_OF_DEVICE_KIND.get(mesh.devices.flat[0].device_kind)
+    if family is None or CHIPS[family].kind != "tpu":
         return {}
     # On 8 and 16 chips XLA would turn the gathers of weights into ring loops that write the whole
     # accumulator at every turn, a quarter to a half of the step. Gathers of more than this many

@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 
 from snowcoder_jax import storage
 from snowcoder_jax.model import decoder
-from snowcoder_jax.planning.chips import CHIPS
+from snowcoder_jax.planning.chips import CHIPS, FAMILY_OF_DEVICE_KIND
 from snowcoder_jax.recipe import Model
 from snowcoder_jax.training import distributed
 
@@ -58,22 +58,6 @@ class StepMetrics:
     z_loss: float | None = None
 
 
-# What JAX calls the chips whose peak is known. Other models of a GPU's family (H100 PCIe, NVL) have
-# other peaks, so the whole name must be the same.
-_DEVICE_KINDS = {
-    "TPU v4": "v4",
-    "TPU v5 lite": "v5e",
-    "TPU v5e": "v5e",
-    "TPU v5": "v5p",
-    "TPU v5p": "v5p",
-    "TPU v6 lite": "v6e",
-    "TPU v6e": "v6e",
-    "NVIDIA H100 80GB HBM3": "H100",
-    "NVIDIA H200": "H200",
-    "NVIDIA B200": "B200",
-}
-
-
 def model_flops_utilization(
     model: Model, vocab_size: int, sequence_length: int, mesh: Mesh
 ) -> Callable[[float], tuple[float | None, float | None]]:
@@ -85,7 +69,7 @@ def model_flops_utilization(
       What gives (with causal attention's half of the attention products, with all of them); None
       and None where the devices' peak is not known, as on a CPU.
     """
-    family = _DEVICE_KINDS.get(mesh.devices.flat[0].device_kind)
+    family = FAMILY_OF_DEVICE_KIND.get(mesh.devices.flat[0].device_kind)
     if family is None:
         return lambda _: (None, None)
     peak = mesh.size * CHIPS[family].peak_flop_per_second

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import logging
+import types
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ from snowcoder_jax.model.attention import (
     attention_reference,
     chosen_kernel,
     gpu,
+    kernel_on,
     splash,
 )
 from snowcoder_jax.model.attention.parts import Sizes
@@ -98,6 +100,9 @@ def test_cudnn_is_lowered_with_a_causal_mask_and_its_own_backward_pass(monkeypat
         ("tpu", CAUSAL._replace(length=1000), "blockwise"),
         ("gpu", CAUSAL, "cudnn"),
         ("gpu", CAUSAL._replace(dtype=jnp.dtype(jnp.float32)), "blockwise"),
+        ("gpu", CAUSAL._replace(compute_capability="7.5"), "blockwise"),
+        ("gpu", CAUSAL._replace(compute_capability="8.0"), "cudnn"),
+        ("gpu", CAUSAL._replace(compute_capability="12.0"), "cudnn"),
         ("cpu", PACKED, "blockwise"),
         (None, CAUSAL, "blockwise"),
     ],
@@ -131,6 +136,9 @@ def test_documents_on_a_gpu_are_for_tokamax_where_it_is_installed(monkeypatch, c
         ("cudnn", "gpu", CAUSAL._replace(head_dim=132), "head_dim 132"),
         ("cudnn", "gpu", CAUSAL._replace(dtype=jnp.dtype(jnp.float32)), "not in float32"),
         ("cudnn", "tpu", CAUSAL, "does not run on tpu"),
+        ("cudnn", "gpu", CAUSAL._replace(compute_capability="7.5"), "8.0 or more.*has 7.5"),
+        ("mosaic", "gpu", PACKED._replace(compute_capability="8.9"), "9.0 or 10.0.*has 8.9"),
+        ("mosaic", "gpu", PACKED._replace(compute_capability="12.0"), "9.0 or 10.0.*has 12.0"),
         ("splash", "gpu", CAUSAL, "does not run on gpu"),
         ("splash", "tpu", CAUSAL._replace(head_dim=192), "head_dim 192"),
         ("splash", "tpu", CAUSAL._replace(length=1152, num_context=2), "576 positions"),
@@ -140,6 +148,21 @@ def test_documents_on_a_gpu_are_for_tokamax_where_it_is_installed(monkeypatch, c
 def test_a_kernel_that_cannot_honour_the_call_is_refused(kernel, platform, sizes, reason):
     with pytest.raises(InputError, match=f"hardware.attention_kernel: {kernel} .*{reason}"):
         chosen_kernel(kernel, sizes, platform)
+
+
+@pytest.mark.parametrize(
+    ("capability", "chosen"),
+    [("8.0", "blockwise"), ("9.0", "mosaic"), ("10.0", "mosaic"), (None, "mosaic")],
+)
+def test_the_gpu_is_asked_what_it_can_compute(monkeypatch, caplog, capability, chosen):
+    attention_package._say_once.cache_clear()
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    asked = {} if capability is None else {"compute_capability": capability}
+    device = types.SimpleNamespace(platform="gpu", **asked)
+    mesh = types.SimpleNamespace(devices=np.array([device]), shape={"context": 1})
+    with caplog.at_level(logging.WARNING):
+        assert kernel_on(mesh, "auto", BF16, 1024, 128, packed=True) == chosen
+    assert ("this one has 8.0" in caplog.text) == (chosen == "blockwise")
 
 
 def test_the_kernel_of_the_recipe_is_the_one_that_computes():

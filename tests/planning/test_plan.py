@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from snowcoder_jax.cli import main
 from snowcoder_jax.errors import InputError
-from snowcoder_jax.planning import hlo, plan, report, search, topology
+from snowcoder_jax.planning import analytic, hlo, plan, report, search, topology
 from snowcoder_jax.planning.chips import CHIPS, parse_topology
 from snowcoder_jax.planning.search import Candidate, Tried
 from snowcoder_jax.planning.topology import CompiledStep
@@ -36,7 +37,7 @@ def test_topologies_are_chips_in_a_shape() -> None:
     pod = parse_topology("v5p:4x4x4")
     assert (pod.num_chips, pod.num_hosts, pod.chip) == (64, 16, CHIPS["v5p"])
     assert parse_topology("v5e:16x16").num_chips == 256
-    assert parse_topology("H100:8").num_hosts == 1
+    assert [parse_topology(f"H100:{n}").num_hosts for n in (1, 8, 12, 16)] == [1, 1, 2, 2]
 
 
 @pytest.mark.parametrize(
@@ -93,6 +94,20 @@ def test_after_one_that_did_not_fit_a_smaller_one_is_tried() -> None:
     assert second.memory.total < first.memory.total
 
 
+def test_the_last_layout_compiled_is_the_smallest_where_the_others_did_not_fit() -> None:
+    found = ranked(recipe(), "v5e:4x4")
+    hbm_bytes = CHIPS["v5e"].hbm_bytes
+    tried: list[Tried] = []
+    while (candidate := search.to_compile(found, tried, hbm_bytes)) is not None:
+        tried.append(Tried(candidate, step(fits=False)))
+    least = min(c.memory.total for c in found)
+    sizes = [t.candidate.memory.total for t in tried]
+    assert sizes == sorted(set(sizes), reverse=True)
+    assert (len(tried), sizes[-1]) == (search.MAX_COMPILED, least)
+    # The smallest is not compiled twice.
+    assert search.to_compile(found, [tried[0], tried[2]], hbm_bytes) is None
+
+
 def test_where_nothing_fits_by_arithmetic_the_smallest_is_compiled_once() -> None:
     found = ranked(recipe("13b"), "v5e:2x2")
     first = search.to_compile(found, [], CHIPS["v5e"].hbm_bytes)
@@ -135,6 +150,76 @@ def test_a_gpu_is_planned_by_arithmetic_with_phases_and_cost() -> None:
     text = report.as_text(made, 2.0)
     assert "by arithmetic alone" in text
     assert "chip-hour" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "mesh", "axis", "bytes_per_second"),
+    [
+        ("H100:8", Mesh(), "fsdp", 450e9),
+        # All eight adapters of a host carry its part of one gather.
+        ("H100:16", Mesh(), "fsdp", 400e9),
+        ("B200:16", Mesh(), "fsdp", 400e9),
+        # A gather has two GPUs of each host; with the tensor axis over the host, one.
+        ("H100:64", Mesh(tensor=4), "fsdp", 100e9),
+        ("H100:64", Mesh(tensor=8), "fsdp", 50e9),
+        ("H100:64", Mesh(tensor=8), "tensor", 450e9),
+        ("H100:64", Mesh(tensor=16), "tensor", 400e9),
+        # Whole copies in each host: their gradients alone cross.
+        ("H100:64", Mesh(replica=8), "fsdp", 450e9),
+        ("H100:64", Mesh(replica=8), "replica", 50e9),
+        # The links of a TPU slice join its hosts.
+        ("v5p:4x4x4", Mesh(), "fsdp", 600e9),
+    ],
+)
+def test_what_crosses_hosts_of_gpus_goes_over_their_network(
+    name: str, mesh: Mesh, axis: str, bytes_per_second: float
+) -> None:
+    pod = parse_topology(name)
+    found = analytic._bytes_per_second(axis, plan.sizes(mesh, pod), pod)
+    assert found == bytes_per_second
+
+
+def test_a_network_between_hosts_makes_the_step_longer() -> None:
+    run, pod = recipe("7b", "hardware.mesh.tensor=8"), parse_topology("H100:64")
+    joined = dataclasses.replace(
+        pod, chip=dataclasses.replace(pod.chip, network_bytes_per_second=None)
+    )
+    sizes = plan.sizes(run.hardware.mesh, pod)
+    layout = analytic.Layout("full", 8, 1)
+    seconds = [
+        analytic.work(run.model, 32_000, layout, sizes, 512, topology).seconds
+        for topology in (joined, pod)
+    ]
+    assert seconds[1] > 2 * seconds[0]
+
+
+@pytest.mark.parametrize(
+    ("axis", "message"),
+    [
+        ("tensor", r"hardware\.mesh\.tensor: 3 does not divide a dim of"),
+        ("context", r"sequence_length: 8192 is not divided by hardware\.mesh\.context 3"),
+    ],
+)
+@pytest.mark.parametrize("topology_name", ["H100:24", "v5p:2x2x6"])
+def test_a_mesh_that_does_not_divide_the_model_is_refused(
+    axis: str, message: str, topology_name: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        plan.make_plan(recipe("1b3", f"hardware.mesh.{axis}=3"), None, topology_name, print)
+
+
+def test_control_arms_cost_too() -> None:
+    run = load_recipe(str(CONFIGS / "local.yaml"))
+    costs = plan.make_plan(run, None, "H100:1", print).phase_costs()
+    by_name = {cost.name: cost for cost in costs}
+    assert [*by_name] == [phase.name for phase in run.all_phases()]
+    assert by_name["control"].chip_hours == by_name["continued"].chip_hours > 0
+
+
+def test_a_base_model_that_is_not_named_yet_is_no_plan() -> None:
+    run = load_recipe(str(CONFIGS / "continue_from_hf.yaml"))
+    with pytest.raises(InputError, match=r"base_model: .*placeholder"):
+        plan.make_plan(run, None, "H100:8", print)
 
 
 def test_a_phase_of_another_shape_is_scaled_and_said_so() -> None:

@@ -12,6 +12,7 @@ import functools
 import logging
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from snowcoder_jax.errors import InputError
@@ -23,7 +24,7 @@ from snowcoder_jax.model.attention.reference import attention_reference
 from snowcoder_jax.model.attention.sharded import Path, Share, over_mesh
 from snowcoder_jax.recipe import AttentionKernel
 
-__all__ = ["SAVED_NAME", "attention", "attention_reference", "cached_attention"]
+__all__ = ["SAVED_NAME", "attention", "attention_reference", "cached_attention", "kernel_on"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -70,8 +71,7 @@ def attention(
     if first_key_BS is not None and first_key_BS.shape != (B, S):
         raise ValueError(f"first_key_BS is {first_key_BS.shape}, not {(B, S)}")
     share = Share(1 if mesh is None else mesh.shape["context"])
-    sizes = Sizes(q_BSNH.dtype, S, H, share.num_context, first_key_BS is not None)
-    name = chosen_kernel(kernel, sizes, _platform(mesh))
+    name = kernel_on(mesh, kernel, q_BSNH.dtype, S, H, packed=first_key_BS is not None)
     if name == "reference":
         return attention_reference(q_BSNH, k_BTKH, v_BTKH, first_key_BS)
     paths: dict[AttentionKernel, Path] = {
@@ -84,6 +84,32 @@ def attention(
     if mesh is None or mesh.size == 1:
         return path(q_BSNH, k_BTKH, v_BTKH, first_key_BS)
     return over_mesh(path, mesh, q_BSNH, k_BTKH, v_BTKH, first_key_BS)
+
+
+def kernel_on(
+    mesh: Mesh | None,
+    kernel: AttentionKernel,
+    dtype: jnp.dtype,
+    length: int,
+    head_dim: int,
+    *,
+    packed: bool,
+) -> AttentionKernel:
+    """The kernel that `attention` takes on a mesh; see `chosen_kernel` and `Sizes`.
+
+    Raises:
+      InputError: `kernel` names one that cannot compute this attention there.
+    """
+    device = _device(mesh)
+    sizes = Sizes(
+        dtype,
+        length,
+        head_dim,
+        1 if mesh is None else mesh.shape["context"],
+        packed,
+        getattr(device, "compute_capability", None),
+    )
+    return chosen_kernel(kernel, sizes, None if device is None else device.platform)
 
 
 def chosen_kernel(kernel: AttentionKernel, sizes: Sizes, platform: str | None) -> AttentionKernel:
@@ -131,11 +157,12 @@ def _refusal(kernel: AttentionKernel, sizes: Sizes, platform: str | None) -> str
     return refusal(sizes)
 
 
-def _platform(mesh: Mesh | None) -> str | None:
+def _device(mesh: Mesh | None) -> jax.Device | None:
+    """One of those that compute; None: several, and nothing said of how to use them."""
     if mesh is not None:
-        platform: str = mesh.devices.flat[0].platform
-        return platform
-    return jax.default_backend() if jax.device_count() == 1 else None
+        device: jax.Device = mesh.devices.flat[0]
+        return device
+    return jax.devices()[0] if jax.device_count() == 1 else None
 
 
 @functools.cache

@@ -20,9 +20,17 @@ from snowcoder_jax.model.attention.sharded import Share, whole_sequence
 
 _HALF_PRECISION = (jnp.bfloat16, jnp.float16)
 
+# The GPUs that the kernels are written for: Ampere and later (cuDNN's documentation of its fused
+# attention); Hopper and the Blackwell of data centres (tokamax's two kernels of that name).
+_CUDNN_FROM = (8, 0)
+_MOSAIC_CAPABILITIES = ("9.0", "10.0")
+
 
 def cudnn_refusal(sizes: Sizes) -> str | None:
     """Why cuDNN cannot compute such an attention; None: it can."""
+    capability = sizes.compute_capability
+    if capability is not None and tuple(map(int, capability.split("."))) < _CUDNN_FROM:
+        return f"it needs a GPU of compute capability 8.0 or more, and this one has {capability}"
     if sizes.packed:
         return "it would attend across documents, for which it has no mask"
     if sizes.dtype not in _HALF_PRECISION:
@@ -36,6 +44,9 @@ def cudnn_refusal(sizes: Sizes) -> str | None:
 
 def mosaic_refusal(sizes: Sizes) -> str | None:
     """Why tokamax's kernel cannot compute such an attention; None: it can."""
+    capability = sizes.compute_capability
+    if capability is not None and capability not in _MOSAIC_CAPABILITIES:
+        return f"it needs a GPU of compute capability 9.0 or 10.0, and this one has {capability}"
     if importlib.util.find_spec("tokamax") is None:
         return "it needs the package tokamax, which is not installed (pip install tokamax)"
     if sizes.dtype not in _HALF_PRECISION:

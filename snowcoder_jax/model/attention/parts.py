@@ -24,6 +24,7 @@ class Sizes(NamedTuple):
     Attributes:
       length: positions of the whole sequence, of which each device has one of `num_context`.
       packed: the mask is of documents.
+      compute_capability: of the GPU, such as "9.0"; None: not a GPU, or not known.
     """
 
     dtype: jnp.dtype
@@ -31,6 +32,7 @@ class Sizes(NamedTuple):
     head_dim: int
     num_context: int
     packed: bool
+    compute_capability: str | None = None
 
 
 def allowed(queries: range, keys: range, first_key_BC: jax.Array | None) -> jax.Array:
