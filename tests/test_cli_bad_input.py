@@ -155,6 +155,25 @@ def test_a_batch_that_the_devices_do_not_divide(tmp_path: Path, code_folder: Pat
     assert "phases.general" not in result.stderr
 
 
+def test_what_cannot_train_is_told_before_the_corpus_is_made(
+    tmp_path: Path, code_folder: Path
+) -> None:
+    """The kernel, a mesh that does not divide the model, and the batch: all at once."""
+    environment = {
+        **os.environ,
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=6",
+        "JAX_PLATFORMS": "cpu",
+    }
+    command = [sys.executable, "-m", "snowcoder_jax.cli", "check", LOCAL, sources(code_folder)]
+    command += [f"output={tmp_path}", "hardware.mesh.tensor=3", "hardware.attention_kernel=splash"]
+    command += ["hardware.microbatches=8"]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
+    assert result.returncode == EXIT_INPUT
+    assert "hardware.mesh.tensor: 3 does not divide a dim of" in result.stderr
+    assert "splash cannot compute this attention: it does not run on cpu" in result.stderr
+    assert "phases.continued.batch_size" in result.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("megabytes", [1, 2])
 def test_a_full_disk_ends_with_one_message(tmp_path: Path, megabytes: int) -> None:

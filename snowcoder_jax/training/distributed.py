@@ -40,8 +40,11 @@ _is_leaving = threading.Lock()
 def initialize(launch: Launch | None) -> None:
     """Join the other processes; before any other use of JAX.
 
+    Where JAX knows of no Cloud TPU (a container, Colab, GPUs beside an installed libtpu) the
+    process goes on alone, and says so on stderr.
+
     Raises:
-      MachineError: they cannot be reached within five minutes.
+      MachineError: they cannot be reached within five minutes, or a TPU's metadata server at all.
     """
     if launch is None or launch.num_processes == 1:
         return
@@ -59,7 +62,9 @@ def initialize(launch: Launch | None) -> None:
                 cluster_detection_method="deactivate",
             )
         elif launch.method == "slurm":
-            jax.distributed.initialize(cluster_detection_method="slurm")
+            jax.distributed.initialize(
+                num_processes=launch.num_processes, cluster_detection_method="slurm"
+            )
         else:
             jax.distributed.initialize()
     except jax.errors.JaxRuntimeError as e:
@@ -67,6 +72,21 @@ def initialize(launch: Launch | None) -> None:
             f"the other processes cannot be reached ({str(e).splitlines()[0]}). See that all are "
             "started, with one --coordinator, and that its port is open between the hosts."
         ) from e
+    except OSError as e:
+        # A host of a pod that goes on alone would write what the others write.
+        raise MachineError(
+            f"the metadata server, which knows the other hosts, does not answer ({e}). Set "
+            "TPU_SKIP_MDS_QUERY=1 where there is none, to work alone."
+        ) from e
+    except ValueError as e:
+        if launch.method != "tpu" or "coordinator_address should be defined" not in str(e):
+            raise
+        print(
+            "snowcoder: no Cloud TPU metadata here, so this process works alone. For several "
+            "hosts give each --coordinator, --num-processes and --process-id.",
+            file=sys.stderr,
+            flush=True,
+        )
     if process_count() > 1:
         _listener.start()
 
@@ -257,16 +277,26 @@ def leave(code: int, message: str | None = None) -> None:
     """
     if process_count() == 1:
         return
+    is_end_of_all = code in (EXIT_DONE, EXIT_SAVED) and message is None
+    if is_end_of_all:
+        # The shutdown has a deadline, and another process may be hashing a large checkpoint.
+        gathered("leaving", None)
     if not _is_leaving.acquire(blocking=False):
-        threading.Event().wait()  # `_end_with_others` is at it
-    if code in (EXIT_DONE, EXIT_SAVED) and message is None:
+        # `_end_with_others` is at it and ends this process, or SIGTERM cut an earlier call short.
+        with contextlib.suppress(BaseException):
+            _listener.join()
+        _exit(code)
+    if is_end_of_all:
         import jax
 
-        _listener.join()  # a call into JAX must not be under way when Python ends
-        jax.distributed.shutdown()
+        try:
+            _listener.join()  # a call into JAX must not be under way when Python ends
+            jax.distributed.shutdown()
+        except BaseException:  # a process died after all had agreed, or SIGTERM came again
+            _exit(code)
         return
     mine = {"process": process_index(), "code": code, "message": message}
-    with contextlib.suppress(Exception):  # the store may be gone
+    with contextlib.suppress(BaseException):  # the store may be gone, or SIGTERM come again
         told = _first_fault(mine)
         if told["message"] != message:  # what went wrong here came of that
             _print_fault(told)
@@ -306,19 +336,21 @@ def _end_with_others() -> None:
 
 
 def _exit(code: int) -> NoReturn:
-    # The first process carries the store that the others read from; where it goes before them they
-    # are aborted.
-    end = time.monotonic() + _FAREWELL_SECONDS
-    with contextlib.suppress(Exception):
-        while is_first() and time.monotonic() < end:
-            if len(_client().key_value_dir_get("snowcoder/heard")) == process_count():
-                time.sleep(_LAST_SECONDS)
-                break
-            time.sleep(0.05)
-    # An orderly end would wait for processes that will not come.
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    try:
+        # The first process carries the store that the others read from; where it goes before them
+        # they are aborted.
+        end = time.monotonic() + _FAREWELL_SECONDS
+        with contextlib.suppress(Exception):
+            while is_first() and time.monotonic() < end:
+                if len(_client().key_value_dir_get("snowcoder/heard")) == process_count():
+                    time.sleep(_LAST_SECONDS)
+                    break
+                time.sleep(0.05)
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        # An orderly end would wait for processes that will not come.
+        os._exit(code)
 
 
 def _key(topic: str) -> str:

@@ -12,7 +12,10 @@ from snowcoder_jax.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class Launch:
-    """How a process finds the others: `method` `given`, `slurm` or `tpu` (the last two by JAX)."""
+    """How a process finds the others: `method` `given`, `slurm` or `tpu`.
+
+    By SLURM, JAX finds out the coordinator and the id; on a TPU VM all three.
+    """
 
     method: str
     coordinator: str | None = None
@@ -62,9 +65,11 @@ def find_launch(
             f"{' and '.join(missing)}: missing. Give --coordinator, --num-processes and "
             "--process-id together, or none of them."
         )
+    # SLURM_NTASKS is the job's: a plain command in an allocation of 8 tasks sees it, too.
+    num_tasks = int(environment.get("SLURM_STEP_NUM_TASKS", "1"))
     in_step = {"SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_PROCID", "SLURM_LOCALID"}
-    if in_step <= environment.keys() and int(environment.get("SLURM_NTASKS", "1")) > 1:
-        return Launch("slurm")
+    if in_step <= environment.keys() and num_tasks > 1:
+        return Launch("slurm", num_processes=num_tasks)
     return Launch("tpu") if _is_tpu_vm(environment) else None
 
 

@@ -83,9 +83,7 @@ def train_phase(
     train_step = make_train_step(run.model, vocab_size, run.optimizer, run.hardware, mesh)
     rates = learning_rates(phase)
     utilization = model_flops_utilization(run.model, vocab_size, phase.sequence_length, mesh)
-    state = starting_state(
-        run, phase, vocab_size, mesh, folder, start.restored_step, start_params_from
-    )
+    state = starting_state(run, phase, vocab_size, mesh, folder, start, start_params_from)
 
     def placed(k: int) -> dict[str, jax.Array]:
         host = batches(k)

@@ -12,7 +12,13 @@ from snowcoder_jax.errors import InputError
 from snowcoder_jax.model import huggingface
 from snowcoder_jax.packed import Packed
 from snowcoder_jax.training import checkpoints, distributed
-from snowcoder_jax.training.state import TrainState, fresh_state, started_state, state_shapes
+from snowcoder_jax.training.state import (
+    TrainState,
+    continued_state,
+    fresh_state,
+    started_state,
+    state_shapes,
+)
 
 
 @dataclass(frozen=True)
@@ -22,10 +28,12 @@ class Start:
     Attributes:
       key: fingerprint of all that decides what the phase learns.
       restored_step: the phase's own last whole checkpoint; None where it has none.
+      start_step: the last whole checkpoint of the phase it starts from; None where there is none.
     """
 
     key: str
     restored_step: int | None
+    start_step: int | None
 
 
 def find_start(
@@ -41,9 +49,10 @@ def find_start(
       InputError: those there were trained with something else; there is nothing to start from.
     """
 
-    def decide() -> tuple[str, int | None]:
-        key = phase_key(run, phase, packed, start_params_from)
-        return key, _restored_step(folder, key, phase)
+    def decide() -> tuple[str, int | None, int | None]:
+        start_step = None if start_params_from is None else _last_step(start_params_from)
+        key = phase_key(run, phase, packed, start_params_from, start_step)
+        return key, _restored_step(folder, key, phase), start_step
 
     return Start(*distributed.agreed(f"start of {phase.name}", decide))
 
@@ -57,6 +66,7 @@ def phase_key(
     phase: recipe.Phase,
     packed: dict[str, Packed],
     start_params_from: str | None,
+    start_step: int | None,
 ) -> str:
     """Fingerprint of all that decides what a phase learns, the phase it starts from included.
 
@@ -65,7 +75,8 @@ def phase_key(
     """
     start = base_model.fingerprint(run.base_model) if run.base_model else None
     if start_params_from is not None:
-        start = checkpoints.read_manifest(start_params_from, _last_step(start_params_from))["key"]
+        assert start_step is not None
+        start = checkpoints.read_manifest(start_params_from, start_step)["key"]
     learnt = dataclasses.replace(phase, checkpoint_every_steps=1)
     optimizer = dataclasses.replace(run.optimizer, max_skipped_in_a_row=1)
     data = data_fingerprint(phase, packed)
@@ -106,21 +117,22 @@ def starting_state(
     vocab_size: int,
     mesh: Mesh,
     folder: str,
-    restored_step: int | None,
+    start: Start,
     start_params_from: str | None,
 ) -> TrainState:
+    """The state of the checkpoint that `start` names, or a new one at step 0."""
     shapes = state_shapes(run.model, vocab_size, run.optimizer, mesh)
-    if restored_step is not None:
-        return checkpoints.restore(folder, restored_step, shapes)
+    if start.restored_step is not None:
+        return checkpoints.restore(folder, start.restored_step, shapes)
     if start_params_from is None:
         if run.base_model is None:
             return fresh_state(run.model, vocab_size, run.optimizer, mesh, run.seed)
         params = huggingface.load_llama(run.base_model, shapes.params)
         return started_state(run.model, run.optimizer, shapes, params)
-    step = _last_step(start_params_from)
-    params = checkpoints.restore_params(start_params_from, step, shapes)
-    state = started_state(run.model, run.optimizer, shapes, params)
-    if phase.keep_moments:
-        moments = checkpoints.restore_moments(start_params_from, step, shapes)
-        state = dataclasses.replace(state, opt_state=moments)
-    return state
+    # What a host lists by itself may be stale, and the parameters then be of two steps.
+    assert start.start_step is not None
+    params = checkpoints.restore_params(start_params_from, start.start_step, shapes)
+    if not phase.keep_moments:
+        return started_state(run.model, run.optimizer, shapes, params)
+    moments = checkpoints.restore_moments(start_params_from, start.start_step, shapes)
+    return continued_state(shapes, params, moments)

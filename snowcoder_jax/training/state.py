@@ -96,6 +96,13 @@ def started_state(
     return state
 
 
+def continued_state(shapes: TrainState, params: Any, opt_state: Any) -> TrainState:
+    """A state at step 0 with the given parameters and moments, which are not copied."""
+    sharding = shapes.step.sharding
+    counters = jax.jit(_counters, out_shardings=(sharding, sharding, sharding))()
+    return TrainState(counters[0], params, opt_state, *counters[1:])
+
+
 @functools.cache
 def _fresh_maker(
     model: recipe.Model, vocab_size: int, optimizer: recipe.Optimizer, mesh: Mesh, seed: int
@@ -109,6 +116,10 @@ def _fresh_maker(
 
 
 def _fresh(params: Any, transform: optax.GradientTransformation) -> TrainState:
+    step, *skipped = _counters()
+    return TrainState(step, params, transform.init(params), *skipped)
+
+
+def _counters() -> tuple[jax.Array, jax.Array, jax.Array]:
     # Arrays of their own: one buffer cannot be donated three times.
-    counters = (jnp.zeros((), jnp.int32) for _ in range(3))
-    return TrainState(next(counters), params, transform.init(params), *counters)
+    return jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)

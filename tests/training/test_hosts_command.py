@@ -21,11 +21,14 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return small_cloud.make_recipe(folder, str(small_cloud.make_sources(folder / "sources")))
 
 
-def start(recipe: Path, logs: Path, outputs: list[Path]) -> hosts.Hosts:
+def start(recipe: Path, logs: Path, outputs: list[Path], *overrides: str) -> hosts.Hosts:
     """`snowcoder train` in a process for each folder, which is where it writes."""
     arguments = [sys.executable, "-m", "snowcoder_jax.cli", "train", str(recipe), "output=."]
     command = ["bash", "-c", 'cd "$0" && exec "$@"']
-    more = [[str(output), *arguments, "hardware.compute_dtype=float32"] for output in outputs]
+    more = [
+        [str(output), *arguments, "hardware.compute_dtype=float32", *overrides]
+        for output in outputs
+    ]
     return hosts.Hosts(command, len(outputs), 4, logs, more)
 
 
@@ -57,3 +60,18 @@ def test_hosts_without_a_shared_folder_are_told_so(recipe: Path, tmp_path: Path)
     for text in run.texts():
         assert "process 1 does not see what process 0 writes there" in text
         assert "Traceback" not in text
+
+
+def test_rows_that_processes_share_in_part_are_refused_before_the_corpus(
+    recipe: Path, tmp_path: Path
+) -> None:
+    """Twelve devices, of which the second process's four hold the last rows of the first's."""
+    output = tmp_path / "output"
+    output.mkdir()
+    mesh = ("hardware.mesh.fsdp=2", "hardware.mesh.tensor=6")
+    run = start(recipe, tmp_path / "logs", [output] * 3, *mesh)
+    assert run.codes() == [EXIT_INPUT] * 3, run.output()
+    for text in run.texts():
+        assert "rows that overlap in part" in text
+        assert "hardware.mesh.tensor: 6 does not divide" in text
+        assert "ingest" not in text
