@@ -5,7 +5,8 @@
 JOB is `tokens` (the peer's: rules, duplicates, tokens; secrets and policy too, which ours cannot do
 without) or `records`, `records-parsed` (decontamination, selection and packing as well), or
 `records-shipped` (against the shipped problems only: the index of all benchmarks would hide how
-memory grows). Prints one JSON object.
+memory grows), `records-even` (in 16 shards: of 4 one has half of the bytes, and two workers would
+not have even shares). Prints one JSON object.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class Job:
 
 def job_of(arguments: list[str]) -> Job:
     source, tokenizer, output, num_workers, name = arguments
-    corpus = recipe_corpus.Corpus(num_shards=4, heldout_share=0.0)
+    corpus = recipe_corpus.Corpus(num_shards=16 if name == "records-even" else 4, heldout_share=0.0)
     if name == "tokens":
         corpus = dataclasses.replace(
             corpus, duplicates=recipe_corpus.Duplicates(NGRAM_WORDS, BANDS, ROWS)
