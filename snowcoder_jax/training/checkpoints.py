@@ -142,6 +142,15 @@ def _is_not_raised_as_well(record: logging.LogRecord) -> bool:
 logging.getLogger("absl").addFilter(_is_not_raised_as_well)
 
 
+def _is_retrieved(record: logging.LogRecord) -> bool:
+    # Of the arrays that cannot be written Orbax raises the first; of the others asyncio says, when
+    # it lets go of them, that nobody asked.
+    return "exception was never retrieved" not in record.getMessage()
+
+
+logging.getLogger("asyncio").addFilter(_is_retrieved)
+
+
 def _print_unraisable(met: Any) -> None:
     # Where one array cannot be written, Orbax raises that and closes its event loop; TensorStore's
     # threads, which then bring the outcomes of the others, print what they meet there.

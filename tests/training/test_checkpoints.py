@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -190,6 +191,15 @@ def work():
 
 sys.exit(cli.exit_code(work))
 """
+
+
+def test_asyncio_says_nothing_of_outcomes_that_nobody_asked_for(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    log = logging.getLogger("asyncio")
+    log.error("_GatheringFuture exception was never retrieved")
+    log.error("Task was destroyed but it is pending!")
+    assert caplog.messages == ["Task was destroyed but it is pending!"]
 
 
 @pytest.mark.slow
