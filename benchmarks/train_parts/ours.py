@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import resource
 import sys
-import time
 from typing import Any
 
 import jax
@@ -22,7 +21,7 @@ from snowcoder_jax.model import decoder
 from snowcoder_jax.training.mesh import batch_sharding, make_mesh
 from snowcoder_jax.training.state import fresh_state
 from snowcoder_jax.training.step import make_train_step
-from train_parts.settings import Setting, setting
+from train_parts.settings import Setting, setting, timed
 
 
 def measure(of: Setting, num_steps: int, remat: str) -> dict[str, Any]:
@@ -54,13 +53,7 @@ def measure(of: Setting, num_steps: int, remat: str) -> dict[str, Any]:
         state, metrics = train_step(state, batch, rate)
         return float(metrics["loss"])  # waits for the device
 
-    step()
-    seconds, cpu_seconds = [], []
-    for _ in range(num_steps):
-        start, cpu_start = time.perf_counter(), time.process_time()
-        loss = step()
-        seconds.append(time.perf_counter() - start)
-        cpu_seconds.append(time.process_time() - cpu_start)
+    times = timed(step, num_steps)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     if jax.devices()[0].platform != "cpu":
         peak = jax.devices()[0].memory_stats()["peak_bytes_in_use"]
@@ -70,13 +63,7 @@ def measure(of: Setting, num_steps: int, remat: str) -> dict[str, Any]:
         )
         for name in ("causal", "full")
     }
-    return {
-        "seconds": seconds,
-        "cpu_seconds": cpu_seconds,
-        "peak_bytes": peak,
-        "loss": loss,
-        "flops_per_token": flops,
-    }
+    return {**times, "peak_bytes": peak, "flops_per_token": flops}
 
 
 def main() -> None:

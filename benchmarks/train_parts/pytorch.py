@@ -12,13 +12,12 @@ import json
 import os
 import resource
 import sys
-import time
 from typing import Any
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from train_parts.settings import Setting, setting
+from train_parts.settings import Setting, setting, timed
 
 
 def make_model(of: Setting) -> LlamaForCausalLM:
@@ -60,17 +59,11 @@ def measure(of: Setting, num_steps: int, remat: str, device: str) -> dict[str, A
         optimizer.zero_grad(set_to_none=True)
         return loss.item()  # waits for the device
 
-    step()
-    seconds, cpu_seconds = [], []
-    for _ in range(num_steps):
-        start, cpu_start = time.perf_counter(), time.process_time()
-        loss = step()
-        seconds.append(time.perf_counter() - start)
-        cpu_seconds.append(time.process_time() - cpu_start)
+    times = timed(step, num_steps)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     if device != "cpu":
         peak = torch.cuda.max_memory_allocated()
-    return {"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_bytes": peak, "loss": loss}
+    return {**times, "peak_bytes": peak}
 
 
 def main() -> None:

@@ -1,9 +1,13 @@
-"""What both sides train: one model, one batch of random tokens. Imports nothing of either."""
+"""What both sides train, and how it is timed: one model, one batch of random tokens. Imports
+nothing of either."""
 
 from __future__ import annotations
 
 import dataclasses
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -62,3 +66,16 @@ SETTINGS = {"cpu": CPU, "gpu": GPU}
 
 def setting(name: str, batch_size: int) -> Setting:
     return dataclasses.replace(SETTINGS[name], batch_size=batch_size)
+
+
+def timed(step: Callable[[], float], num_steps: int) -> dict[str, Any]:
+    """Seconds and processor seconds of each step after a first one that is not counted, and the
+    last loss; `step` returns its loss, and so waits for the device."""
+    step()
+    seconds, cpu_seconds = [], []
+    for _ in range(num_steps):
+        start, cpu_start = time.perf_counter(), time.process_time()
+        loss = step()
+        seconds.append(time.perf_counter() - start)
+        cpu_seconds.append(time.process_time() - cpu_start)
+    return {"seconds": seconds, "cpu_seconds": cpu_seconds, "loss": loss}
