@@ -74,6 +74,12 @@ def list_shards(corpus: str) -> list[Shard]:
     return [Shard(root, p[len(root) :].lstrip("/")) for p in paths]
 
 
+def sizes_bytes(shards: Sequence[Shard]) -> list[int]:
+    """Of the document files, which tell how much work a shard is."""
+    sizes = storage.sizes_bytes(shards[0].documents)
+    return [sizes[shard.relative] for shard in shards]
+
+
 def iter_batches(path: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     """Columns of a Parquet file, in order, without ever holding all of it."""
     with open_parquet(path) as file:
@@ -190,13 +196,8 @@ def run_on_shards(
     todo = [s for s, m in zip(shards, manifests, strict=True) if m is None or m["key"] != key]
     if todo:
         with workers.pipeline(options) as pipeline:
-            _ = (
-                pipeline
-                | beam.Create(todo, reshuffle=False)
-                | beam.Reshuffle()
-                | beam.ParDo(
-                    _ShardFn(function, schema, output, key, columns, attributes, attribute_columns)
-                )
+            _ = workers.spread(pipeline, todo, sizes_bytes(todo), options) | beam.ParDo(
+                _ShardFn(function, schema, output, key, columns, attributes, attribute_columns)
             )
     return finish_stage(corpus, output, key)
 

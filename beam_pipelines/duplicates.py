@@ -75,7 +75,7 @@ def run(
     if not all(storage.is_done(documents.attribute_path(output, s), key) for s in shards):
         with workers.pipeline(options) as pipeline:
             duplicate_pairs.add_pairs(
-                _numbered(pipeline, shards),
+                _numbered(pipeline, shards, options),
                 config,
                 scratch,
                 num_shards=len(shards),
@@ -84,7 +84,7 @@ def run(
         graph = duplicate_clusters.settle(scratch, num_shards=len(shards), options=options)
         with workers.pipeline(options) as pipeline:
             write = _WriteFn(config.threshold, output, key)
-            _add_choice(_numbered(pipeline, shards), scratch, graph, verdicts, write)
+            _add_choice(_numbered(pipeline, shards, options), scratch, graph, verdicts, write)
         storage.remove(scratch.folder)
     return documents.finish_stage(corpus, output, key)
 
@@ -95,8 +95,11 @@ def _num_rows(shard: Shard) -> int:
     return int(manifest["rows"])
 
 
-def _numbered(pipeline: beam.Pipeline, shards: Sequence[Shard]) -> beam.PCollection[Numbered]:
-    return pipeline | beam.Create(list(enumerate(shards)), reshuffle=False) | beam.Reshuffle()
+def _numbered(
+    pipeline: beam.Pipeline, shards: Sequence[Shard], options: PipelineOptions
+) -> beam.PCollection[Numbered]:
+    numbered = list(enumerate(shards))
+    return workers.spread(pipeline, numbered, documents.sizes_bytes(shards), options)
 
 
 def _add_choice(

@@ -45,7 +45,7 @@ _INDEX_SCHEMA = pa.schema(
         ("last_repo", pa.string()),
     ]
 )
-_REPOS_SCHEMA = pa.schema([("repo", pa.string()), ("bytes", pa.int64())])
+REPOS_SCHEMA = pa.schema([("repo", pa.string()), ("bytes", pa.int64())])
 _LEDGER_TYPES: dict[str, pa.DataType] = {
     "repo": pa.string(),
     "path": pa.string(),
@@ -87,6 +87,18 @@ def too_big(repos: Any, num_bytes: Any, num_shards: int) -> frozenset[str]:
         return frozenset()
     limit = pc.sum(num_bytes).as_py() // num_shards
     return frozenset(repos.filter(pc.greater(num_bytes, limit)).to_pylist())
+
+
+def shard_bytes(repos: Any, num_bytes: Any, deal: Dealing, spread: frozenset[str]) -> list[int]:
+    """Bytes of every shard, about: of the repositories in `spread` each has an even part."""
+    sizes = [0] * deal.num_shards
+    everywhere = 0
+    for repo, size in zip(repos.to_pylist(), num_bytes.to_pylist(), strict=True):
+        if repo in spread:
+            everywhere += size // deal.num_shards
+        else:
+            sizes[deal.home(repo)] += size
+    return [size + everywhere for size in sizes]
 
 
 @dataclass(frozen=True)
@@ -137,7 +149,7 @@ def write_piece(
                 bytes_by_repo[item.repo] += len(item.content)
                 writer.add(item)
         index = writer.close()
-    repos = pa.table([list(bytes_by_repo), list(bytes_by_repo.values())], schema=_REPOS_SCHEMA)
+    repos = pa.table([list(bytes_by_repo), list(bytes_by_repo.values())], schema=REPOS_SCHEMA)
     for path, table in (
         (files.index, index),
         (files.repos, repos),

@@ -92,19 +92,21 @@ def run(
     ]
     deal = Dealing(num_shards, seed)
     todo = [p for p in pieces if not _piece_files(output, p.source.name, p.number).is_done(key)]
-    _run_each(todo, _WritePieceFn(output, key, limits, deal), options)
+    # How much a piece holds is not known before it is read.
+    _run_each(todo, [0] * len(todo), _WritePieceFn(output, key, limits, deal), options)
 
     num_pieces = Counter(p.source.name for p in pieces)
-    spread = {
-        s.name: _too_big(output, s.name, num_pieces[s.name], num_shards) for s in recipe_sources
-    }
-    shards = [
-        _Shard(s.name, i, num_pieces[s.name], spread[s.name])
-        for s in recipe_sources
-        for i in range(num_shards)
-        if not storage.is_done(_document_path(output, s.name, i), key)
-    ]
-    _run_each(shards, _WriteShardFn(output, key, deal), options)
+    shards: list[_Shard] = []
+    sizes_bytes: list[int] = []
+    for name in [s.name for s in recipe_sources]:
+        repos = _repositories(output, name, num_pieces[name])
+        spread = exchange.too_big(repos["repo"], repos["bytes_sum"], num_shards)
+        sizes = exchange.shard_bytes(repos["repo"], repos["bytes_sum"], deal, spread)
+        for i in range(num_shards):
+            if not storage.is_done(_document_path(output, name, i), key):
+                shards.append(_Shard(name, i, num_pieces[name], spread))
+                sizes_bytes.append(sizes[i])
+    _run_each(shards, sizes_bytes, _WriteShardFn(output, key, deal), options)
 
     summary = _summarise(output, key, num_pieces, [s.name for s in recipe_sources], num_shards)
     storage.write_json(summary_path, summary)
@@ -115,16 +117,16 @@ def run(
     return summary
 
 
-def _run_each(elements: Sequence[Any], function: beam.DoFn, options: PipelineOptions) -> None:
+def _run_each(
+    elements: Sequence[Any],
+    sizes_bytes: Sequence[int],
+    function: beam.DoFn,
+    options: PipelineOptions,
+) -> None:
     if not elements:
         return
     with workers.pipeline(options) as pipeline:
-        _ = (
-            pipeline
-            | beam.Create(elements, reshuffle=False)
-            | beam.Reshuffle()
-            | beam.ParDo(function)
-        )
+        _ = workers.spread(pipeline, elements, sizes_bytes, options) | beam.ParDo(function)
 
 
 def _document_path(output: str, source: str, index: int) -> str:
@@ -140,12 +142,11 @@ def _piece_files(output: str, source: str, number: int) -> PieceFiles:
     return PieceFiles(storage.join(_exchange_folder(output), source, f"piece-{number:05d}"))
 
 
-def _too_big(output: str, source: str, num_pieces: int, num_shards: int) -> frozenset[str]:
+def _repositories(output: str, source: str, num_pieces: int) -> pa.Table:
+    """`repo` and `bytes_sum` of every repository of a source."""
     tables = [parquet.read_table(_piece_files(output, source, n).repos) for n in range(num_pieces)]
-    if not tables:
-        return frozenset()
-    sizes = pa.concat_tables(tables).group_by("repo").aggregate([("bytes", "sum")])
-    return exchange.too_big(sizes["repo"], sizes["bytes_sum"], num_shards)
+    whole = pa.concat_tables([exchange.REPOS_SCHEMA.empty_table(), *tables])
+    return whole.group_by("repo").aggregate([("bytes", "sum")])
 
 
 class _WritePieceFn(beam.DoFn):

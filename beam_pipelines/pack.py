@@ -318,12 +318,8 @@ def run(job: PackJob, *, output: str, key: str, options: PipelineOptions) -> Pac
     """
     shards = documents.list_shards(job.corpus)
     with workers.pipeline(options) as pipeline:
-        _ = (
-            pipeline
-            | beam.Create(shards, reshuffle=False)
-            | beam.Reshuffle()
-            | beam.ParDo(_PackFn(job, output, key))
-        )
+        spread = workers.spread(pipeline, shards, documents.sizes_bytes(shards), options)
+        _ = spread | beam.ParDo(_PackFn(job, output, key))
     facts = []
     for shard in shards:
         facts += storage.read_json(storage.join(output, "shards", shard.relative + ".json"))[

@@ -340,12 +340,8 @@ def run_selection(
     shards = documents.list_shards(inputs.corpus)
     cutoffs_path = storage.join(output, "cutoffs.json")
     with workers.pipeline(options) as pipeline:
-        ranked = (
-            pipeline
-            | beam.Create(shards, reshuffle=False)
-            | beam.Reshuffle()
-            | beam.ParDo(_RankFn(inputs, ranking))
-        )
+        spread = workers.spread(pipeline, shards, documents.sizes_bytes(shards), options)
+        ranked = spread | beam.ParDo(_RankFn(inputs, ranking))
         available = ranked | beam.Map(_size) | beam.CombinePerKey(sum)
         _ = (
             ranked

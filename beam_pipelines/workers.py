@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import concurrent.futures
 import contextlib
+import gc
 import itertools
 import logging
 import os
@@ -18,8 +19,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
 
 import apache_beam as beam
 import grpc
@@ -38,6 +39,8 @@ from snowcoder_jax.errors import MachineError
 _URN = "snowcoder:local_workers:v1"
 _POLL_SECONDS = 0.2
 
+Element = TypeVar("Element")
+
 
 @contextlib.contextmanager
 def pipeline(options: PipelineOptions) -> Iterator[beam.Pipeline]:
@@ -48,13 +51,50 @@ def pipeline(options: PipelineOptions) -> Iterator[beam.Pipeline]:
     """
     num_workers = _num_processes(options)
     if num_workers == 0:
-        with beam.Pipeline(options=options) as result:
-            yield result
+        # Beam makes many short-lived objects: Python need not look through all that other stages
+        # keep (the index of the benchmarks is millions) each time it looks for garbage.
+        gc.freeze()
+        try:
+            with beam.Pipeline(options=options) as result:
+                yield result
+        finally:
+            gc.unfreeze()
         return
     workers = _living(num_workers)
     result = beam.Pipeline(FnApiRunner(_LocalEnvironment(num_workers)), options)
     yield result
     workers.run(result)
+
+
+def spread(
+    pipeline: beam.Pipeline,
+    elements: Sequence[Element],
+    sizes_bytes: Sequence[int],
+    options: PipelineOptions,
+) -> beam.PCollection[Element]:
+    """Elements that are worked on apart from each other, and as much by each local worker.
+
+    Beam's local runner deals values to its workers in turn, whatever their size: here they stand
+    in rounds, the largest first, and the worker with the least so far gets the largest of a round.
+    """
+    num_workers = max(1, int(options.view_as(DirectOptions).direct_num_workers))
+    dealt = [elements[i] for i in rounds(sizes_bytes, num_workers)]
+    return pipeline | beam.Create(dealt, reshuffle=False) | beam.Reshuffle()
+
+
+def rounds(sizes: Sequence[int], num_workers: int) -> list[int]:
+    """Indices of `sizes` in such an order that those dealt in turn sum to nearly the same."""
+    largest_first = sorted(range(len(sizes)), key=lambda i: -sizes[i])
+    loads = [0] * num_workers
+    order: list[int] = []
+    for start in range(0, len(sizes), num_workers):
+        dealt = largest_first[start : start + num_workers]
+        least_loaded_first = sorted(range(len(dealt)), key=lambda worker: loads[worker])
+        of_worker = dict(zip(least_loaded_first, dealt, strict=True))
+        for worker in range(len(dealt)):
+            loads[worker] += sizes[of_worker[worker]]
+            order.append(of_worker[worker])
+    return order
 
 
 def close() -> None:

@@ -13,7 +13,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from snowcoder_jax import sources, storage
@@ -154,6 +154,7 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [n for n in KINDS if n != "r.tgz"])
 @given(data=st.binary(max_size=300), cut=st.floats(0, 1))
+@example(data=bytes(4), cut=0.59375)  # in a zip, a member without a name
 def test_broken_archives_are_ledger_rows(
     tmp_path_factory: pytest.TempPathFactory, name: str, data: bytes, cut: float
 ) -> None:

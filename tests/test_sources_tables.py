@@ -233,7 +233,7 @@ def test_bad_lines_cost_themselves_alone(tmp_path: Path) -> None:
 
 
 def test_large_files_are_cut_by_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "_PIECE_BYTES", 40_000)
+    monkeypatch.setattr(sources, "_MIN_PIECE_BYTES", 45_000)
     rows = [{"content": os.urandom(5_000).hex(), "path": f"{i}.py"} for i in range(20)]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet", row_group_size=2)
     source = ParquetSource("s", str(tmp_path))
@@ -242,6 +242,19 @@ def test_large_files_are_cut_by_row_groups(tmp_path: Path, monkeypatch: pytest.M
         [(0, 2)], [(2, 2)], [(4, 2)], [(6, 2)], [(8, 2)],
     ]  # fmt: skip
     assert len(documents(read_all(source))) == 20
+
+
+def test_a_small_table_is_cut_so_that_several_workers_can_read_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "_MIN_PIECE_BYTES", 1_000)
+    monkeypatch.setattr(sources, "_MAX_PIECE_BYTES", 50_000)
+    rows = [{"content": os.urandom(1_000).hex(), "path": f"{i}.py"} for i in range(64)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet", row_group_size=1)
+    (even, *_) = pieces = sources.parts(ParquetSource("s", str(tmp_path)), seed=0)
+    assert 16 <= len(pieces) <= 22 and sum(p.num_groups for p in even) in (3, 4)
+    monkeypatch.setattr(sources, "_MAX_PIECE_BYTES", 5_000)
+    assert len(sources.parts(ParquetSource("s", str(tmp_path)), seed=0)) >= 32
 
 
 def test_the_fingerprint_reads_no_rows(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from snowcoder_jax import storage
@@ -24,8 +24,11 @@ from snowcoder_jax.sources.documents import Item, LedgerRow, judge, printable
 from snowcoder_jax.sources.paths import Entry
 from snowcoder_jax.sources.walk import Candidate, NamedTree, Tree
 
-# A piece of a table: so many bytes of its files, as they unpack (Parquet) or lie there (JSON).
-_PIECE_BYTES = 256 * 1024**2
+# A piece of a table: so many bytes of its files, as they unpack (Parquet) or lie there (JSON). Few
+# in a small source, so that several workers have something to read; every shard asks every piece.
+_PIECES_OF_TABLES = 16
+_MIN_PIECE_BYTES = 16 * 1024**2
+_MAX_PIECE_BYTES = 256 * 1024**2
 # Repositories that make a piece: few, so that there are pieces enough for many workers.
 _PIECES_OF_FOLDER = 512
 _MAX_REPOSITORIES = 256
@@ -95,10 +98,16 @@ def parts(source: Source, *, seed: int) -> list[tuple[Part, ...]]:
     pieces: list[tuple[Part, ...]] = []
     piece: list[Part] = []
     num_bytes = 0
-    for part, size in _table_parts(source):
-        if piece and num_bytes + size > _PIECE_BYTES:
+    smallest = list(_table_parts(source))
+    even_bytes = sum(size for _, size in smallest) // _PIECES_OF_TABLES
+    most_bytes = min(max(even_bytes, _MIN_PIECE_BYTES), _MAX_PIECE_BYTES)
+    for part, size in smallest:
+        if piece and num_bytes + size > most_bytes:
             pieces.append(tuple(piece))
             piece, num_bytes = [], 0
+        if piece and piece[-1].path == part.path:
+            before = piece.pop()
+            part = replace(before, num_groups=before.num_groups + 1)
         piece.append(part)
         num_bytes += size
     return [*pieces, tuple(piece)] if piece else pieces
@@ -154,18 +163,14 @@ def table_files(source: Source) -> list[Entry]:
 
 
 def _table_parts(source: Source) -> Iterator[tuple[Part, int]]:
+    """The smallest parts of tables, files or row groups, and their bytes."""
     for file in table_files(source):
         if not isinstance(source, ParquetSource):
             yield Part("jsonl", file.path, source.name), file.size_bytes
             continue
         groups = tables.row_groups(file.path)
-        first = num_bytes = 0
         for i, size in enumerate(groups):
-            num_bytes += size
-            if num_bytes >= _PIECE_BYTES or i == len(groups) - 1:
-                num_groups = i + 1 - first
-                yield Part("parquet", file.path, source.name, "", first, num_groups), num_bytes
-                first, num_bytes = i + 1, 0
+            yield Part("parquet", file.path, source.name, first_group=i, num_groups=1), size
         if not groups:  # broken, or empty: reading says which
             yield Part("parquet", file.path, source.name), 0
 

@@ -240,7 +240,7 @@ def _zip_entries(file: IO[bytes]) -> Iterator[_Entry]:
         if len(infos) > MAX_MEMBERS:
             raise ArchiveError("archive_too_large")
         for index, info in enumerate(infos):
-            if info.is_dir():
+            if info.filename.endswith("/"):  # `is_dir` fails where a name is empty
                 continue
             kind = "symlink" if (info.external_attr >> 16) & 0o170000 == 0o120000 else "file"
 

@@ -166,7 +166,7 @@ def test_killed_between_the_pieces_and_the_shards(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(ingest, "_too_big", killed)
+        patch.setattr(ingest, "_repositories", killed)
         with pytest.raises(KeyboardInterrupt):
             run(sources, str(output))
     pieces = sorted((output / "exchange/code").glob("*.arrow"))
@@ -175,7 +175,7 @@ def test_killed_between_the_pieces_and_the_shards(
     pieces[1].write_bytes(b"half")
     before = pieces[2].stat().st_mtime_ns
     with monkeypatch.context() as patch:
-        patch.setattr(ingest, "_too_big", killed)
+        patch.setattr(ingest, "_repositories", killed)
         with pytest.raises(KeyboardInterrupt):
             run(sources, str(output))
     assert pieces[2].stat().st_mtime_ns == before

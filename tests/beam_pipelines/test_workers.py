@@ -11,6 +11,8 @@ import time
 import apache_beam as beam
 import psutil
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from beam_pipelines import workers
 from beam_pipelines.options import local_options
@@ -104,3 +106,13 @@ def test_no_worker_outlives_the_process_that_started_it(number: int) -> None:
         assert time.monotonic() < deadline, "the worker is still there"
         time.sleep(0.05)
     process.communicate()
+
+
+@given(sizes=st.lists(st.integers(0, 1_000), max_size=40), num_workers=st.integers(1, 5))
+def test_values_dealt_in_turn_are_as_much_for_every_worker(
+    sizes: list[int], num_workers: int
+) -> None:
+    order = workers.rounds(sizes, num_workers)
+    assert sorted(order) == list(range(len(sizes)))
+    loads = [sum(sizes[i] for i in order[k::num_workers]) for k in range(num_workers)]
+    assert max(loads) - min(loads) <= max(sizes, default=0)
