@@ -34,15 +34,21 @@ def settle(scratch: Scratch, *, num_shards: int, options: PipelineOptions) -> st
             indices = pipeline | beam.Create(range(num_shards), reshuffle=False)
             graph = indices | beam.Reshuffle() | beam.ParDo(_load, scratch, _name(phase))
             phase += 1
-            save_graph(add_phase(graph, num_large_stars), scratch, phase)
+            save_graph(graph | _Phase(num_large_stars), scratch, phase)
         _, num_unsettled = scratch.load_facts(_name(phase))
     return _name(phase)
 
 
-def add_phase(
-    graph: beam.PCollection[Grouped], num_large_stars: int = 2
-) -> beam.PCollection[Grouped]:
-    """One phase; two large-stars settle the most of what near-duplicates look like."""
+def add_first_phases(graph: beam.PCollection[Grouped]) -> beam.PCollection[Grouped]:
+    """Two short phases, which settle what near-duplicates most often look like: rounds in this
+    pipeline cost less than one more pipeline."""
+    for number, num_large_stars in enumerate((2, 1)):
+        graph |= f"Phase{number}" >> _Phase(num_large_stars)
+    return graph
+
+
+@beam.ptransform_fn
+def _Phase(graph: beam.PCollection[Grouped], num_large_stars: int) -> beam.PCollection[Grouped]:  # noqa: N802
     graph |= "SmallStar" >> _Round(components.small_star)
     for number in range(num_large_stars):
         graph |= f"LargeStar{number}" >> _Round(components.large_star)

@@ -98,7 +98,7 @@ def add_pairs(
         | "JoinNear" >> beam.CoGroupByKey()
         | "SaveNear" >> beam.ParDo(_save_near, scratch)
     )
-    duplicate_clusters.save_graph(duplicate_clusters.add_phase(graph), scratch, phase=0)
+    duplicate_clusters.save_graph(duplicate_clusters.add_first_phases(graph), scratch, phase=0)
 
 
 def _group_apart(
