@@ -12,6 +12,7 @@ import fsspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from source_reading import GPL, LIMIT, LIMITS, MIT, read, read_all, write
 
 from snowcoder_jax import sources, storage
 from snowcoder_jax.errors import MachineError
@@ -20,46 +21,10 @@ from snowcoder_jax.recipe_corpus import (
     InstalledSource,
     JsonlSource,
     ParquetSource,
-    Source,
 )
 from snowcoder_jax.sources import Limits, installed
 from snowcoder_jax.sources.check import check_opt_out, check_source
-from snowcoder_jax.sources.documents import Item, LedgerRow, SourceDocument
-
-LIMIT = 10_000
-LIMITS = Limits(LIMIT)
-
-
-def read_all(source: Source, limits: Limits = LIMITS) -> list[Item]:
-    parts = [part for piece in sources.parts(source, seed=0) for part in piece]
-    return [item for part in parts for item in sources.read(source, part, limits)]
-
-
-def read(
-    source: Source, limits: Limits = LIMITS
-) -> tuple[dict[tuple[str, str], SourceDocument], dict[tuple[str, str], str]]:
-    """Documents, and reasons of ledger rows, by (repository, path)."""
-    found = read_all(source, limits)
-    documents = [x for x in found if isinstance(x, SourceDocument)]
-    rows = [x for x in found if isinstance(x, LedgerRow)]
-    by_path = {(d.repo, d.path): d for d in documents}
-    assert len(by_path) == len(documents)
-    return by_path, {(r.repo, r.path): r.reason for r in rows}
-
-
-def licenses(source: Source) -> dict[str, str]:
-    return {path: d.license for (_, path), d in read(source)[0].items()}
-
-
-def write(root: Path, files: dict[str, bytes | str]) -> None:
-    for name, content in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content.encode() if isinstance(content, str) else content)
-
-
-MIT = "Permission is hereby granted, free of charge ... The above copyright notice and this"
-GPL = "GNU GENERAL PUBLIC LICENSE\nVersion 3"
+from snowcoder_jax.sources.documents import LedgerRow, SourceDocument
 
 
 def test_folder_of_repositories(tmp_path: Path) -> None:
@@ -249,82 +214,6 @@ def test_vendored_and_generated_paths(tmp_path: Path) -> None:
         **{("r", p): "vendored" for p in vendored},
         **{("r", p): "generated" for p in generated},
     }
-
-
-def test_the_nearest_licence_file_counts(tmp_path: Path) -> None:
-    write(
-        tmp_path / "r",
-        {
-            "LICENSE": MIT,
-            "a.py": "x",
-            "sub/a.py": "x",
-            "third/COPYING": GPL,
-            "third/deep/a.py": "x",
-            "odd/LICENSE.txt": "All rights reserved.",
-            "odd/a.py": "x",
-            "dual/LICENSE-MIT": MIT,
-            "dual/LICENSE-APACHE": "Apache License, Version 2.0",
-            "dual/a.py": "x",
-            "reuse/LICENSES/GPL-3.0-only.txt": GPL,
-            "reuse/a.py": "x",
-            "code/license_checker.py": GPL,
-            "code/license.json": GPL,
-            "code/LICENSE_THIRD_PARTY": GPL,
-            "code/a.py": "x",
-            "header/a.py": "# SPDX-License-Identifier: BSD-2-Clause\nx = 1\n",
-        },
-    )
-    (tmp_path / "r/linked").mkdir()
-    (tmp_path / "r/linked/LICENSE").symlink_to("../third/COPYING")
-    (tmp_path / "r/linked/a.py").write_text("x")
-    source = FolderSource("s", str(tmp_path), license="ISC")
-    assert licenses(source) == {
-        "a.py": "MIT",
-        "sub/a.py": "MIT",
-        "third/deep/a.py": "GPL-3.0-only",
-        "odd/a.py": "ISC",
-        "dual/a.py": "Apache-2.0 AND MIT",
-        "reuse/a.py": "GPL-3.0-only",
-        "code/license_checker.py": "MIT",
-        "code/a.py": "MIT",
-        "header/a.py": "BSD-2-Clause",
-        "linked/a.py": "MIT",
-    }
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "expected"),
-    [
-        ("package.json", '{"license": "MIT"}', "MIT"),
-        ("package.json", '{"license": {"type": "ISC"}}', "ISC"),
-        ("package.json", '{"license": "SEE LICENSE IN x"}', "stated"),
-        ("package.json", '{"license": "UNLICENSED"}', "UNLICENSED"),
-        ("package.json", '{"license": 5', "stated"),
-        ("package.json", "[" * 100_000, "stated"),
-        ("Cargo.toml", '[package]\nlicense = "MIT/Apache-2.0"\n', "MIT OR Apache-2.0"),
-        ("Cargo.toml", "[package\n", "stated"),
-        ("pyproject.toml", '[project]\nlicense = "GPL-3.0-or-later"\n', "GPL-3.0-or-later"),
-        ("pyproject.toml", '[project]\nlicense = {text = "BSD 3-Clause"}\n', "BSD-3-Clause"),
-        ("pyproject.toml", '[tool.poetry]\nlicense = "MIT"\n', "MIT"),
-        ("setup.cfg", "[metadata]\nlicense = MIT License\n", "MIT"),
-        ("composer.json", '{"license": ["MIT", "GPL-3.0-only"]}', "MIT OR GPL-3.0-only"),
-        ("x.gemspec", "Gem::Specification.new { |s| s.license = 'MIT' }", "MIT"),
-    ],
-)
-def test_package_metadata_counts_where_there_is_no_licence_file(
-    tmp_path: Path, name: str, text: str, expected: str
-) -> None:
-    write(tmp_path / "r", {name: text, "sub/a.py": "x", f"sub/{name}": '{"license": "0BSD"}'})
-    source = FolderSource("s", str(tmp_path), license="stated")
-    assert licenses(source)["sub/a.py"] == expected
-    write(tmp_path / "r", {"LICENSE": "Apache License, Version 2.0"})
-    assert licenses(source)["sub/a.py"] == "Apache-2.0"
-
-
-def test_licence_above_the_repositories(tmp_path: Path) -> None:
-    write(tmp_path, {"LICENSE": MIT, "r/a.py": "x", "q/a.py": "x", "q/COPYING": GPL})
-    found = read(FolderSource("s", str(tmp_path), license="stated"))[0]
-    assert {repo: d.license for (repo, _), d in found.items()} == {"r": "MIT", "q": "GPL-3.0-only"}
 
 
 def test_opted_out_repositories_are_not_entered(tmp_path: Path) -> None:
