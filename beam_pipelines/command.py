@@ -26,6 +26,8 @@ _MODULES = {
     **dict.fromkeys(("policy", "candidates", "negatives", "select"), "select"),
     **{name: name for name in ("tokens", "quality", "pack")},
 }
+# Of the steps `synthesize ...`, the one between the two is asked for by the `snowcoder` command.
+_OF_SYNTHESIS = {"synthesize seeds": "seeds", "synthesize": "accept"}
 # ... or a part of the `snowcoder` command, which does it on the launching machine.
 _COMMANDS = {"tokenizer": "prepare", "annotator": "annotate", "train": "train"}
 
@@ -104,6 +106,8 @@ def _parse(module: str, arguments: Sequence[str]) -> tuple[argparse.Namespace, R
 
 
 def _module_of(step: Step) -> str | None:
+    if step.name in _OF_SYNTHESIS:
+        return _OF_SYNTHESIS[step.name]
     return _MODULES.get(step.name.removeprefix("synthetic ").split(" ")[0])
 
 

@@ -76,8 +76,8 @@ def list_shards(corpus: str) -> list[Shard]:
 
 def sizes_bytes(shards: Sequence[Shard]) -> list[int]:
     """Of the document files, which tell how much work a shard is."""
-    sizes = storage.sizes_bytes(shards[0].documents)
-    return [sizes[shard.relative] for shard in shards]
+    sizes = {folder: storage.sizes_bytes(folder) for folder in {s.documents for s in shards}}
+    return [sizes[shard.documents][shard.relative] for shard in shards]
 
 
 def iter_batches(path: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:

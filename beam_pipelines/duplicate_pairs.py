@@ -16,6 +16,7 @@ similarity) both ways, by the shard of the first; and the graph that `duplicate_
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -32,7 +33,7 @@ from beam_pipelines.documents import Shard
 from beam_pipelines.duplicate_clusters import Grouped
 from beam_pipelines.int_rows import ROW_BITS, ROW_MASK, Keyed, Rows, Scratch, pack, split_by, unpack
 from snowcoder_jax import recipe_corpus, storage
-from snowcoder_jax.parquet import open_parquet
+from snowcoder_jax.parquet import open_parquet, read_table
 from snowcoder_jax.text import components, words
 from snowcoder_jax.text import duplicates as text_duplicates
 from snowcoder_jax.text.components import distinct_rows
@@ -55,8 +56,24 @@ _BATCH_ROWS = 64
 _ROWS_IN_A_VALUE = 512
 
 Mask = npt.NDArray[np.bool_]
-# (index, shard), in a collection that every stage reads.
-Numbered = tuple[int, Shard]
+
+
+@dataclasses.dataclass(frozen=True)
+class Compared(Shard):
+    """A shard as it takes part in the comparison.
+
+    Attributes:
+      heads: folder of a column `head_bytes`: so many bytes at the start of each document were
+        given to who wrote it, and are not compared. None: all of it is.
+      is_reference: its documents are compared with others, not with each other.
+    """
+
+    heads: str | None = None
+    is_reference: bool = False
+
+
+# (index, shard), in a collection that every stage reads; references come last.
+Numbered = tuple[int, Compared]
 
 
 def add_pairs(
@@ -65,9 +82,14 @@ def add_pairs(
     scratch: Scratch,
     *,
     num_shards: int,
+    num_judged: int,
     num_documents: int,
 ) -> None:
-    """Add to a pipeline all that leads from shards to these scratch files."""
+    """Add to a pipeline all that leads from shards to these scratch files.
+
+    Args:
+      num_shards: of them the first `num_judged` are no references.
+    """
     num_exact_parts = 1 + num_documents // _DOCUMENTS_IN_AN_EXACT_PART
     num_slices = 1 + num_documents // _DOCUMENTS_IN_A_SLICE
     copies = (
@@ -81,7 +103,7 @@ def add_pairs(
         | "JoinCopies" >> beam.CoGroupByKey()
         | "Sign" >> beam.ParDo(_SignFn(config, scratch, num_slices)).with_output_types(Keyed)
     )
-    proposed = _group_apart("Bands", bands, beam.ParDo(_ProposeFn(num_shards)))
+    proposed = _group_apart("Bands", bands, beam.ParDo(_ProposeFn(num_shards, num_judged)))
     needs = (
         proposed
         | "GroupPairs" >> beam.GroupByKey()
@@ -150,6 +172,23 @@ def read_rows(
                 yield here, table
 
 
+def read_contents(
+    shard: Compared, wanted: Rows | None = None
+) -> Iterator[tuple[Rows, pa.ChunkedArray]]:
+    """(row numbers, what is compared of those rows), as `read_rows`."""
+    heads: Rows | None = None
+    if shard.heads is not None:
+        path = storage.join(shard.heads, shard.relative)
+        heads = read_table(path, ["head_bytes"])["head_bytes"].to_numpy()
+    for rows, table in read_rows(shard, ["content"], wanted):
+        content = table["content"]
+        if heads is not None:
+            parts = zip(content.to_pylist(), heads[rows].tolist(), strict=True)
+            rest = [text.encode()[size:].decode() for text, size in parts]
+            content = pa.chunked_array([pa.array(rest, content.type)])
+        yield rows, content
+
+
 class _ExactFn(beam.DoFn):
     """First reading: a key of every whole text."""
 
@@ -161,8 +200,7 @@ class _ExactFn(beam.DoFn):
         index, shard = numbered
         keys = [np.zeros((0, 2), np.uint64)]
         sizes = [np.zeros(0, np.int64)]
-        for _, table in read_rows(shard, ["content"]):
-            content = table["content"]
+        for _, content in read_contents(shard):
             keys.append(text_duplicates.exact_rows(content.to_pylist()))
             sizes.append(pc.binary_length(content).to_numpy())
         self._scratch.save("bytes", index, np.concatenate(sizes))
@@ -193,9 +231,9 @@ class _SignFn(beam.DoFn):
         self._scratch.save("copies", index, *copies.T)
         (shard,) = parts["shard"]
         first, held = 0, []
-        for rows, table in read_rows(shard, ["content"]):
+        for rows, content in read_contents(shard):
             is_new = ~np.isin(rows, copies[:, 0] & ROW_MASK)
-            held.append(self._sign(table["content"], is_new))
+            held.append(self._sign(content, is_new))
             if rows[-1] + 1 - first >= _ROWS_IN_A_VALUE:
                 yield from self._send(index << ROW_BITS | first, held)
                 first, held = int(rows[-1]) + 1, []
@@ -238,14 +276,17 @@ def _unpack_band(value: bytes) -> tuple[npt.NDArray[np.uint32], Rows]:
 class _ProposeFn(beam.DoFn):
     """Candidate pairs of one band after another; a pair of many bands is sent once a bundle."""
 
-    def __init__(self, num_partitions: int) -> None:
+    def __init__(self, num_partitions: int, num_judged: int) -> None:
         self._num_partitions = np.uint64(num_partitions)
+        self._first_reference = num_judged << ROW_BITS
         self._held: list[Rows] = []
 
     def process(self, grouped: tuple[int, Iterable[bytes]]) -> Iterator[Keyed]:
         keys, documents = zip(*map(_unpack_band, grouped[1]), strict=True)
         key, document = np.concatenate(keys), np.concatenate(documents)
-        self._held.append(text_duplicates.candidate_pairs(key, document))
+        pairs = text_duplicates.candidate_pairs(key, document)
+        # Two references need no comparison: what is near to either is no new text.
+        self._held.append(pairs[pairs[:, 0] < self._first_reference])
         if len(self._held) > 1 and sum(map(len, self._held[1:])) > len(self._held[0]):
             self._held = [distinct_rows(np.concatenate(self._held))]
         if len(self._held[0]) > _MAX_HELD_PAIRS:
@@ -297,8 +338,8 @@ class _ShingleFn(beam.DoFn):
         yield from ((to, _PAIRS + packed) for to, packed in pairs)
         (shard,) = parts["shard"]
         document, partition = document[~is_pair], partition[~is_pair]
-        for rows, table in read_rows(shard, ["content"], np.unique(document) & ROW_MASK):
-            texts = table["content"].to_pylist()
+        for rows, content in read_contents(shard, np.unique(document) & ROW_MASK):
+            texts = content.to_pylist()
             sets = [text_duplicates.shingles(text, self._ngram_words) for text in texts]
             here = index << ROW_BITS | rows
             meets = np.isin(document, here)

@@ -20,7 +20,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_pipelines import documents, duplicate_clusters, duplicate_pairs, workers
 from beam_pipelines.documents import VERDICT_FIELDS, Shard
-from beam_pipelines.duplicate_pairs import Numbered, read_rows
+from beam_pipelines.duplicate_pairs import Compared, Numbered, read_rows
 from beam_pipelines.int_rows import ROW_BITS, ROW_MASK, Keyed, Rows, Scratch, split_by, unpack
 from snowcoder_jax import parquet, recipe_corpus, storage
 from snowcoder_jax.text import components, licenses
@@ -43,6 +43,7 @@ NEAR_RULE = "near_duplicate"
 
 # Of a cluster the first document in this order is kept.
 _BEST_FIRST = [
+    ("is_reference", "descending"),
     ("passes", "descending"),  # the other judges
     ("permissive", "descending"),
     ("stars", "descending"),  # unknown counts as none
@@ -61,6 +62,8 @@ def run(
     key: str,
     options: PipelineOptions,
     verdicts: Sequence[str] = (),
+    references: Sequence[str] = (),
+    heads: str | None = None,
 ) -> int:
     """Judge every document of a corpus; returns the number of rows.
 
@@ -68,17 +71,28 @@ def run(
     one of a permissive licence, then the one of the most stars (unknown counts as none), then the
     longest, then the lexically first (repository, path). The rule of the others says whether a
     better document has the same text. Where the stage was interrupted it is done again whole.
+
+    Args:
+      references: other corpora, whose documents are kept before any of this one; nothing is
+        written of them. They are read and signed like this one, and not compared among themselves.
+      heads: folder of this corpus's `head_bytes`: what is not compared (`Compared`).
     """
-    shards = documents.list_shards(corpus)
+    judged = [Compared(s.documents, s.relative, heads=heads) for s in documents.list_shards(corpus)]
+    shards = judged + [
+        Compared(s.documents, s.relative, is_reference=True)
+        for reference in references
+        for s in documents.list_shards(reference)
+    ]
     scratch = Scratch(storage.join(output, "scratch"))
     storage.remove(scratch.folder)
-    if not all(storage.is_done(documents.attribute_path(output, s), key) for s in shards):
+    if not all(storage.is_done(documents.attribute_path(output, s), key) for s in judged):
         with workers.pipeline(options) as pipeline:
             duplicate_pairs.add_pairs(
                 _numbered(pipeline, shards, options),
                 config,
                 scratch,
                 num_shards=len(shards),
+                num_judged=len(judged),
                 num_documents=sum(_num_rows(s) for s in shards),
             )
         graph = duplicate_clusters.settle(scratch, num_shards=len(shards), options=options)
@@ -96,7 +110,7 @@ def _num_rows(shard: Shard) -> int:
 
 
 def _numbered(
-    pipeline: beam.Pipeline, shards: Sequence[Shard], options: PipelineOptions
+    pipeline: beam.Pipeline, shards: Sequence[Compared], options: PipelineOptions
 ) -> beam.PCollection[Numbered]:
     numbered = list(enumerate(shards))
     return workers.spread(pipeline, numbered, documents.sizes_bytes(shards), options)
@@ -173,12 +187,12 @@ def _best_of_shard(
     yield from _split_table(_numbers(table, "cluster") >> ROW_BITS, table)
 
 
-def _ranked(shard: Shard, wanted: Rows, verdicts: Sequence[str]) -> pa.Table:
+def _ranked(shard: Compared, wanted: Rows, verdicts: Sequence[str]) -> pa.Table:
     """What decides who is best, of some rows; in order."""
     columns = ["id", "repo", "path", "license", "stars"]
     table = pa.concat_tables(t for _, t in read_rows(shard, columns, wanted))
     passes = np.ones(len(wanted), np.bool_)
-    for folder in verdicts:
+    for folder in () if shard.is_reference else verdicts:
         judged = parquet.read_table(documents.attribute_path(folder, shard), ["verdict"])
         passes &= pc.equal(judged["verdict"], "pass").fill_null(False).to_numpy()[wanted]
     license_of = pc.dictionary_encode(table["license"].combine_chunks().fill_null(""))
@@ -188,6 +202,7 @@ def _ranked(shard: Shard, wanted: Rows, verdicts: Sequence[str]) -> pa.Table:
             "id": table["id"],
             "repo": table["repo"],
             "path": table["path"],
+            "is_reference": np.full(len(wanted), shard.is_reference),
             "passes": passes,
             "permissive": permissive[license_of.indices.to_numpy()],
             "stars": table["stars"].fill_null(0),
@@ -227,6 +242,8 @@ class _WriteFn(beam.DoFn):
     def process(self, joined: tuple[int, dict[str, Any]]) -> Iterator[int]:
         _, parts = joined
         (shard,) = parts["shard"]
+        if shard.is_reference:
+            return
         best = [pa.ipc.open_stream(v).read_all() for v in parts["best"]]
         judged = _JUDGED_SCHEMA.empty_table()
         if best:

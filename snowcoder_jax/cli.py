@@ -10,6 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from snowcoder_jax.errors import (
     EXIT_DONE,
@@ -21,13 +22,17 @@ from snowcoder_jax.errors import (
 )
 from snowcoder_jax.recipe import Recipe, load_recipe
 
+if TYPE_CHECKING:
+    from snowcoder_jax.run import Step
+    from snowcoder_jax.steps.builder import Builder
+
 # A command that does part of a run, and the first words of the steps it ends with.
 GROUPS = {
     "prepare": ("tokens",),
     "annotate": ("quality",),
     "select": ("select",),
     "train": ("train",),
-    "synthesize": ("synthesize",),
+    "synthesize": ("synthesize", "synthetic"),
     "evaluate": ("evaluate", "compare", "baseline"),
     "report": ("report",),
 }
@@ -89,6 +94,12 @@ def _parser() -> argparse.ArgumentParser:
         recipe_arguments(part)
         _process_arguments(part)
         part.set_defaults(handler=_run, group=words)
+        if name == "synthesize":
+            part.add_argument("--limit", type=int, metavar="N", help="only the first N seeds drawn")
+            part.add_argument(
+                "--dry-run", action="store_true", help="show prompts and the estimate; ask nothing"
+            )
+            part.set_defaults(handler=_synthesize)
 
     check = commands.add_parser("check", help="report every fault of a recipe before any work")
     recipe_arguments(check)
@@ -156,6 +167,30 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
 
 
 def _run(args: argparse.Namespace) -> int:
+    words = getattr(args, "group", None)
+    return _run_steps(args, lambda graph: graph.steps if words is None else graph.up_to(words))
+
+
+def _synthesize(args: argparse.Namespace) -> int:
+    from snowcoder_jax.steps import asking
+
+    if args.limit is not None and args.limit < 0:
+        raise InputError(f"--limit {args.limit}: is below 0. Give a number of seeds.")
+    if args.limit is None and not args.dry_run:
+        return _run(args)
+    return _run_steps(
+        args,
+        lambda graph: asking.steps_before(graph, asks=not args.dry_run),
+        lambda graph: asking.try_out(graph, args.limit, args.dry_run),
+    )
+
+
+def _run_steps(
+    args: argparse.Namespace,
+    choose: Callable[[Builder], list[Step]],
+    after: Callable[[Builder], None] = lambda graph: None,
+) -> int:
+    """Do the chosen steps of the recipe's graph, then, in the first process, `after`."""
     from snowcoder_jax import preflight, run
     from snowcoder_jax.code_version import code_version
     from snowcoder_jax.steps import build
@@ -176,12 +211,11 @@ def _run(args: argparse.Namespace) -> int:
         graph = build(recipe)
         if distributed.is_first():
             preflight.write_recipe(recipe, graph.named)
-        steps = graph.steps
-        words = getattr(args, "group", None)
-        if words is not None:
-            steps = graph.up_to(words)
+        steps = choose(graph)
         try:
             run.execute(steps, run.print_line)
+            if distributed.is_first():
+                after(graph)
         except preflight.preempted() as e:
             print(f"snowcoder: {e}", file=sys.stderr)
             return EXIT_SAVED

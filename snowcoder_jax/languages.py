@@ -131,6 +131,9 @@ LANGUAGES: tuple[Language, ...] = (
     Language("Swift", (".swift",), mix_percent=0.9),
 )
 
+# What its documents hold is a script, made from the notebook.
+NOTEBOOK = "Jupyter Notebook"
+
 BY_NAME: dict[str, Language] = {language.name: language for language in LANGUAGES}
 
 # As much of a file as Linguist's heuristics look at.

@@ -14,8 +14,9 @@ import yaml
 
 from snowcoder_jax import base_model, storage, strict
 from snowcoder_jax.errors import InputError
-from snowcoder_jax.recipe import PLACEHOLDER, Recipe, VllmTeacher
+from snowcoder_jax.recipe import PLACEHOLDER, Recipe
 from snowcoder_jax.recipe_corpus import FolderSource
+from snowcoder_jax.recipe_synthesis import ServerTeacher, VllmTeacher
 from snowcoder_jax.sources import paths
 from snowcoder_jax.sources.check import check_opt_out, check_source
 from snowcoder_jax.strict import Fault, nearest
@@ -148,12 +149,31 @@ def _annotator(recipe: Recipe) -> Iterator[Fault]:
 
 
 def _teacher(recipe: Recipe) -> Iterator[Fault]:
-    if recipe.synthesis is not None and isinstance(recipe.synthesis.teacher, VllmTeacher):
-        yield Fault(
-            "synthesis.teacher.kind",
-            "`vllm` cannot be run by this version",
-            "Use `checkpoint`: this run's own model as the teacher.",
-        )
+    """Of a teacher that is asked in days: what can be seen of it today, on this machine."""
+    if recipe.synthesis is None:
+        return
+    from snowcoder_jax.synthesis import prompts
+    from snowcoder_jax.synthesis.teachers import identity
+
+    teacher = recipe.synthesis.teacher
+    try:
+        prompts.prompt_version(recipe.synthesis)
+    except InputError as e:
+        yield Fault("synthesis.prompt", str(e), "Mend the template.")
+    if isinstance(teacher, VllmTeacher) and identity.is_folder_name(teacher.model):
+        folder = os.path.expanduser(teacher.model)
+        if not os.path.exists(os.path.join(folder, "config.json")):
+            mend = "Name a folder in Hugging Face's format, or a model such as owner/name."
+            yield Fault("synthesis.teacher.model", f"{folder} has no config.json", mend)
+        elif teacher.mode == "instruct" and not identity.has_chat_template(folder):
+            problem = f"{folder} has no chat template, so it is no instruct model"
+            mend = "Put its chat_template.jinja there, or set mode: completion."
+            yield Fault("synthesis.teacher.model", problem, mend)
+    variable = teacher.api_key_variable if isinstance(teacher, ServerTeacher) else None
+    if variable is not None and not os.environ.get(variable, "").strip():
+        mend = "Set it to the servers' key, or leave the field out."
+        problem = f"the environment has no {variable}"
+        yield Fault("synthesis.teacher.api_key_variable", problem, mend)
 
 
 def _devices(recipe: Recipe) -> Iterator[Fault]:

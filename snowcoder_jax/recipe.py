@@ -19,6 +19,7 @@ import yaml
 from snowcoder_jax import languages, strict
 from snowcoder_jax.errors import InputError
 from snowcoder_jax.recipe_corpus import Corpus, Source
+from snowcoder_jax.recipe_synthesis import Synthesis
 from snowcoder_jax.strict import Fault
 from snowcoder_jax.text.licenses import NAMED_BY_USER
 
@@ -115,40 +116,6 @@ class Selection:
     grouping: Grouping = "language_then_repository"
     metadata_share: float = 0.5
     fim_share: float = 0.0
-
-
-@dataclass(frozen=True)
-class CheckpointTeacher:
-    """This run's own checkpoint as a base model that continues the head of a seed."""
-
-    phase: str
-    kind: Literal["checkpoint"] = "checkpoint"
-    batch_size: int = 16
-
-
-@dataclass(frozen=True)
-class VllmTeacher:
-    """An instruct model behind vLLM (RECIPE section 5)."""
-
-    model: str
-    kind: Literal["vllm"] = "vllm"
-    tensor_parallel: int = 1
-
-
-@dataclass(frozen=True)
-class Synthesis:
-    """Synthetic documents written from high-scoring seeds (paper section 3.3)."""
-
-    teacher: CheckpointTeacher | VllmTeacher
-    seeds: str
-    num_seeds: int
-    language_shares: dict[str, float] = field(default_factory=lambda: {"Python": 0.5})
-    head_tokens: int = 128
-    max_new_tokens: int = 4_096
-    temperature: float = 0.6
-    top_p: float = 0.9
-    min_new_tokens: int = 32
-    max_similarity: float = 0.7
 
 
 @dataclass(frozen=True)

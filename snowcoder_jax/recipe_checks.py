@@ -6,7 +6,9 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 
 from snowcoder_jax import languages
-from snowcoder_jax.recipe import CheckpointTeacher, Part, Phase, Recipe
+from snowcoder_jax.recipe import Part, Phase, Recipe
+from snowcoder_jax.recipe_synthesis import CheckpointTeacher
+from snowcoder_jax.recipe_synthesis_checks import check_numbers, check_teacher
 from snowcoder_jax.strict import Fault, nearest
 from snowcoder_jax.text import rule_table
 
@@ -345,18 +347,8 @@ def _synthesis(recipe: Recipe) -> Iterator[Fault]:
                 f"with head_tokens it exceeds the model's {recipe.model.max_sequence_length}",
                 "Lower one of the two.",
             )
-    for where, value in (
-        ("num_seeds", synthesis.num_seeds),
-        ("head_tokens", synthesis.head_tokens),
-        ("min_new_tokens", synthesis.min_new_tokens),
-        ("max_new_tokens", synthesis.max_new_tokens),
-        ("top_p", synthesis.top_p),
-        ("max_similarity", synthesis.max_similarity),
-    ):
-        if value <= 0:
-            yield Fault(f"synthesis.{where}", f"{value} is not above 0", "Raise it.")
-    if synthesis.temperature < 0:
-        yield Fault("synthesis.temperature", "is negative", "Give 0 (greedy) or more.")
+    yield from check_numbers(synthesis)
+    yield from check_teacher(synthesis)
     known = [language.name for language in languages.LANGUAGES]
     yield from _language_shares("synthesis.language_shares", synthesis.language_shares, known)
 

@@ -92,6 +92,17 @@ def read_bytes(path: str) -> bytes:
         return f.read()
 
 
+def read_range(path: str, start: int, size: int) -> bytes:
+    """`size` bytes of a file from `start`, without reading the rest of it."""
+    if is_local(path):
+        with open(path, "rb") as f:
+            f.seek(start)
+            return f.read(size)
+    fs, inner = _file_system(path)
+    data: bytes = fs.cat_file(inner, start, start + size)
+    return data
+
+
 def read_json(path: str) -> Any:
     return json.loads(read_bytes(path))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -21,6 +21,7 @@ from snowcoder_jax.reports import inspect_texts
 from snowcoder_jax.reports.inspect_run import CORPORA, Run, open_run
 from snowcoder_jax.reports.markup import clean
 from snowcoder_jax.text import rule_table
+from snowcoder_jax.why_text import INDENT, MAX_ROWS, aligned, first_rows, number_text, value_text
 
 Row = dict[str, Any]
 
@@ -29,10 +30,11 @@ _VERDICT = ("verdict", "rule", "value", "threshold")
 # The steps that judge the documents of a corpus.
 _JUDGES = {
     "ingest": ("rules", "duplicates", "contamination", "policy"),
-    "synthesize": ("synthesis columns", "synthetic policy"),
+    "synthesize": (
+        "synthesis columns",
+        *(f"synthetic {name}" for name in ("rules", "duplicates", "contamination", "policy")),
+    ),
 }
-_MAX_LISTED = 20
-_INDENT = "  "
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,9 +77,9 @@ def explain(run_folder: str, document: str) -> str:
         )
     identities = dict.fromkeys(f.identity for f in found)
     if len(identities) > 1:
-        names = [[f.row.get("id") or f.row["reason"], f.whole_path] for f in found[:_MAX_LISTED]]
-        more = [f"{_INDENT}... and {len(found) - _MAX_LISTED} more"][: len(found) > _MAX_LISTED]
-        lines = "\n".join([*_aligned(names), *more])
+        names = [[f.row.get("id") or f.row["reason"], f.whole_path] for f in found[:MAX_ROWS]]
+        more = [f"{INDENT}... and {len(found) - MAX_ROWS} more"][: len(found) > MAX_ROWS]
+        lines = "\n".join([*aligned(names), *more])
         raise InputError(
             f"{document}: fits {len(identities)} files. Name one by its id or whole path.\n{lines}"
         )
@@ -112,13 +114,14 @@ def _tell(run: Run, found: _Found) -> list[str]:
     if not found.corpus:
         facts = [
             ["not a document", str(found.row["reason"])],
-            ["bytes", _number(found.row["bytes"])],
+            ["bytes", number_text(found.row["bytes"])],
             ["source", found.row["source"]],
         ]
-        return [*lines, *_aligned(facts)]
+        return [*lines, *aligned(facts)]
     teller = _Teller(run, found)
-    lines += _aligned(teller.facts())
+    lines += aligned(teller.facts())
     parts = {
+        "origin": teller.origin(),
         "verdicts": teller.verdicts(),
         "cluster": teller.cluster(),
         "benchmark": teller.benchmark(),
@@ -130,7 +133,7 @@ def _tell(run: Run, found: _Found) -> list[str]:
     }
     for title, rows in parts.items():
         if rows:
-            lines += ["", title, *_aligned(rows)]
+            lines += ["", title, *aligned(rows)]
     return lines
 
 
@@ -163,9 +166,9 @@ class _Teller:
             ["id", row["id"]],
             ["language", row["language"]],
             ["licence", row["license"] or "unknown"],
-            ["stars", "unknown" if row["stars"] is None else _number(row["stars"])],
-            ["bytes", "not counted yet" if num_bytes is None else _number(num_bytes)],
-            ["tokens", "not counted yet" if tokens is None else _number(tokens)],
+            ["stars", "unknown" if row["stars"] is None else number_text(row["stars"])],
+            ["bytes", "not counted yet" if num_bytes is None else number_text(num_bytes)],
+            ["tokens", "not counted yet" if tokens is None else number_text(tokens)],
             ["shard", self._found.relative],
         ]
         split = self._get("policy").get("split")
@@ -185,9 +188,38 @@ class _Teller:
             rule = row["rule"] or ""
             if row.get("stage"):
                 rule += f" (by {row['stage']})"
-            rows.append([step, row["verdict"], rule, _value(row["value"])])
-            rows[-1].append(_value(row["threshold"]))
+            rows.append([step, row["verdict"], rule, value_text(row["value"])])
+            rows[-1].append(value_text(row["threshold"]))
         return rows
+
+    def origin(self) -> list[list[str]]:
+        """Of a synthetic document: the seed, what the teacher was shown of it, the request."""
+        row = self._row("synthesis columns") if self._prefix else None
+        if row is None:
+            return []
+        shown, given = "whole file", number_text(row["head_bytes"])
+        if row["seed_first_line"]:
+            shown = f"lines {row['seed_first_line']} to {row['seed_last_line']}"
+        if row["head_bytes"]:
+            shown = f"the first {given} bytes, which this document begins with"
+        seed = self._document(row["seed_id"])
+        path = f"{seed['repo']}/{seed['path']}" if seed else "(not in this corpus)"
+        return [
+            ["seed", row["seed_id"], path],
+            ["shown", shown],
+            ["prompt", row["prompt_version"]],
+            ["request", row["key"]],
+            ["tokens written", number_text(row["new_tokens"])],
+        ]
+
+    def _document(self, identity: str) -> Row | None:
+        """A document of the real corpus."""
+        run = self._run
+        for relative in run.shards():
+            mask = pc.equal(run.table("ingest", relative, ["id"])["id"], identity)
+            if pc.any(mask).as_py():
+                return run.rows("ingest", relative, mask, ["id", "repo", "path"])[0]
+        return None
 
     def cluster(self) -> list[list[str]]:
         """The other members of its cluster of duplicates, and which is kept."""
@@ -195,13 +227,17 @@ class _Teller:
         if name is None:
             return []
         members: list[Row] = []
-        for relative in self._run.shards():
-            clusters = self._run.table("duplicates", relative)
+        corpus = self._found.corpus
+        for relative in self._run.shards(corpus):
+            clusters = self._run.table(f"{self._prefix}duplicates", relative)
             mask = pc.equal(clusters["cluster"], name).fill_null(False)
             if pc.any(mask).as_py():
                 judged = clusters.filter(mask).to_pylist()
-                named = self._run.rows("ingest", relative, mask, ["id", "repo", "path"])
+                named = self._run.rows(corpus, relative, mask, ["id", "repo", "path"])
                 members += [{**j, **n} for j, n in zip(judged, named, strict=True)]
+        # A synthetic document may be like one of the real corpus, which is the kept one then.
+        if all(m["verdict"] != "pass" for m in members) and (kept := self._document(name)):
+            members.append({"verdict": "pass", "value": None, **kept})
         if len(members) < 2:
             return []
         members.sort(key=lambda m: (m["verdict"] != "pass", m["repo"], m["path"]))
@@ -210,8 +246,8 @@ class _Teller:
             how = "kept" if member["verdict"] == "pass" else str(member["rule"])
             this = "(this one)" if member["id"] == self._found.row["id"] else ""
             path = f"{member['repo']}/{member['path']}"
-            rows.append([how, _value(member["value"]), member["id"], path, this])
-        return _cut(rows)
+            rows.append([how, value_text(member["value"]), member["id"], path, this])
+        return first_rows(rows)
 
     def benchmark(self) -> list[list[str]]:
         row = self._get("contamination")
@@ -228,14 +264,14 @@ class _Teller:
         lines = [line for part in parts for line in part.split("\n")]
         lines = lines or ["(does not stand in the document as such)"]
         shown_lines = [["" if i else "text", f"| {line}"] for i, line in enumerate(lines)]
-        return [*rows, *_cut(shown_lines)]
+        return [*rows, *first_rows(shown_lines)]
 
     def secrets(self) -> list[list[str]]:
         row = self._row(self._prefix + "secrets")
         if row is None:
             return [["not run yet"]]
         kinds = Counter(str(span["kind"]) for span in row["spans"] or ())
-        return [[kind.replace("_", " "), _number(n)] for kind, n in sorted(kinds.items())]
+        return [[kind.replace("_", " "), number_text(n)] for kind, n in sorted(kinds.items())]
 
     def score(self) -> list[list[str]]:
         """The annotator's score and its rank among the scored files of its language."""
@@ -319,7 +355,9 @@ class _Teller:
                 for row in table.to_pylist():
                     where = f"record {row.pop('record')}, position {row.pop('position')}"
                     more = [
-                        f"{k.removeprefix('num_')} {_value(v)}" for k, v in row.items() if k != "id"
+                        f"{k.removeprefix('num_')} {value_text(v)}"
+                        for k, v in row.items()
+                        if k != "id"
                     ]
                     file = storage.join(storage.relative(folder, self._run.folder), name)
                     rows.append([step.removeprefix("pack "), ", ".join([where, *more])])
@@ -341,7 +379,7 @@ class _Teller:
                 for rule in rule_table.RULES
                 if rule.signal == signal and rule.name in limits
             ]
-            shown = "not measured" if value is None else _value(value)
+            shown = "not measured" if value is None else value_text(value)
             rows.append([signal, shown, ", ".join(bounds) or "no rule"])
         return rows
 
@@ -349,38 +387,4 @@ class _Teller:
 def _bound(rule: rule_table.Rule, limit: float, value: object) -> str:
     if isinstance(value, bool):
         return "must be no" if rule.kind == "max" else "must be yes"
-    return f"at {'most' if rule.kind == 'max' else 'least'} {_value(limit)}"
-
-
-def _value(value: object) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float) and not value.is_integer():
-        return f"{value:.4g}"
-    return _number(value) if isinstance(value, (int, float)) else str(value)
-
-
-def _number(value: object) -> str:
-    return f"{value:,.0f}" if isinstance(value, (int, float)) else "unknown"
-
-
-def _cut(rows: list[list[str]]) -> list[list[str]]:
-    left = len(rows) - _MAX_LISTED
-    return rows if left <= 0 else [*rows[:_MAX_LISTED], ["", f"... and {left} more"]]
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns under each other; what could steer a terminal is made visible."""
-    cells = [[clean(cell).replace("\n", " ").replace("\t", "    ") for cell in r] for r in rows]
-    num_columns = max((len(row) for row in cells), default=0)
-    # The last cell of a row may be long: it widens no column.
-    widths = [
-        max((len(row[i]) for row in cells if i < len(row) - 1), default=0)
-        for i in range(num_columns)
-    ]
-    return [
-        _INDENT + "  ".join(cell.ljust(widths[i]) for i, cell in enumerate(row)).rstrip()
-        for row in cells
-    ]
+    return f"at {'most' if rule.kind == 'max' else 'least'} {value_text(limit)}"

@@ -98,7 +98,7 @@ def test_the_full_recipe_names_each_placeholder(
     config = str(ROOT / "configs/arctic_snowcoder_1b3.yaml")
     assert cli.main(["check", config, f"output={tmp_path}"]) == EXIT_INPUT
     text = capsys.readouterr().err
-    for field in ("sources.the_stack.path", "annotator.encoder", "synthesis.teacher.kind"):
+    for field in ("sources.the_stack.path", "annotator.encoder"):
         assert field in text
     assert text.count("is a placeholder") == 6
 

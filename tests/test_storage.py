@@ -220,3 +220,12 @@ def test_chance_depends_on_seed_purpose_and_identity_alone() -> None:
     assert 0.47 < sum(shares) / len(shares) < 0.53
     assert min(shares) >= 0
     assert max(shares) < 1
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_a_range_of_a_file_is_read(tmp_path: Path, remote: bool) -> None:
+    path = f"memory://{uuid.uuid4()}/file" if remote else str(tmp_path / "file")
+    storage.write_bytes(path, bytes(range(100)))
+    assert storage.read_range(path, 10, 5) == bytes(range(10, 15))
+    assert storage.read_range(path, 98, 5) == bytes([98, 99])
+    assert storage.read_range(path, 0, 0) == b""

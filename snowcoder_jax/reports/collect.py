@@ -15,12 +15,16 @@ from typing import Any
 from snowcoder_jax import storage
 from snowcoder_jax.model import decoder
 from snowcoder_jax.recipe import Phase
-from snowcoder_jax.reports import corpus_facts
+from snowcoder_jax.reports import corpus_facts, synthesis_facts
+from snowcoder_jax.reports.inspect_run import Run
 from snowcoder_jax.reports.stand_ins import stand_ins
 from snowcoder_jax.run import finished
 from snowcoder_jax.steps.builder import Builder
 
 Facts = dict[str, Any]
+
+# Of each end that a request came to.
+NUM_SYNTHETIC_SAMPLES = 3
 
 
 def collect(b: Builder) -> Facts:
@@ -160,6 +164,13 @@ def _curve(b: Builder) -> list[Facts]:
 def _synthesis(b: Builder, facts: dict[str, Facts]) -> Facts | None:
     if "synthesize" not in facts:
         return None
+    gathered = synthesis_facts.gather(Run(b.run_folder, b.named), NUM_SYNTHETIC_SAMPLES)
+    assert gathered is not None, "it is done"
+    return {**gathered, "mixture_note": _mixture_note(b, facts)}
+
+
+def _mixture_note(b: Builder, facts: dict[str, Facts]) -> str:
+    """What a phase lacked of synthetic sequences."""
     notes = []
     for phase in b.recipe.phases:
         trained = facts.get(f"train {phase.name}")
@@ -173,29 +184,7 @@ def _synthesis(b: Builder, facts: dict[str, Facts]) -> Facts | None:
                     f"{_repeat(phase, part['selection'])} times); the other {part['shortfall']} "
                     f"({part['shortfall'] / wanted:.0%}) were filled from the selection."
                 )
-    made = facts["synthesize"]
-    return {
-        "requests": made["requests"],
-        "accepted": made["accepted"],
-        "yield": made["yield"],
-        "reasons": {"accepted": made["accepted"], **made["reasons"]},
-        "cut_off": made["cut_off"],
-        "generated_tokens": made["tokens"]["generated"],
-        "kept_tokens": made["tokens"]["kept"],
-        "copied_tokens": made["tokens"]["copied"],
-        "samples": [
-            {
-                "seed_path": sample["seed_path"],
-                "head": sample["head"],
-                "generated": sample["text"],
-                "accepted": kind == "accepted",
-                "reason": kind,
-            }
-            for kind, samples in made["samples"].items()
-            for sample in samples
-        ],
-        "mixture_note": " ".join(notes),
-    }
+    return " ".join(notes)
 
 
 def _repeat(phase: Phase, selection: str) -> int:

@@ -1,4 +1,4 @@
-"""The parts of the page about the data: funnel, languages, annotator, selections, synthesis."""
+"""The parts of the page about the data: funnel, languages, annotator, selections."""
 
 from __future__ import annotations
 
@@ -294,65 +294,3 @@ def selections(report: dict[str, Any]) -> list[object]:
         "lowest score",
     ]
     return [table(header, rows, numeric=(1, 2, 4, 5, 6))]
-
-
-def synthesis(report: dict[str, Any]) -> list[object]:
-    """Yield, reasons of refusal, and samples: what was given beside what was written."""
-    data = mapping(report.get("synthesis"))
-    if not data:
-        return [tag("p", formats.missing("this run has no synthetic data yet"))]
-    facts = [
-        ["requests", formats.count(data.get("requests"))],
-        ["accepted", formats.count(data.get("accepted"))],
-        ["yield", formats.percent(data.get("yield"))],
-        ["tokens written by the model", formats.count(data.get("generated_tokens"))],
-        ["tokens kept and learnt from", formats.count(data.get("kept_tokens"))],
-        ["tokens copied from seeds (not learnt from)", formats.count(data.get("copied_tokens"))],
-    ]
-    samples = sequence(data.get("samples"))
-    note = data.get("mixture_note")
-    return [
-        tag("p", note) if note else None,
-        tag(
-            "div",
-            table(["", ""], facts, numeric=(1,), class_="plain"),
-            _reasons(
-                "What became of each request",
-                data.get("reasons"),
-                data.get("requests"),
-                "requests",
-            ),
-            class_="columns",
-        ),
-        tag("h3", "Samples") if samples else None,
-        *(_synthetic_sample(s, open_=i == 0) for i, s in enumerate(samples)),
-    ]
-
-
-def _synthetic_sample(sample: Any, open_: bool) -> Html:
-    accepted = at(sample, "accepted")
-    if accepted is None:
-        mark = formats.missing("verdict not recorded")
-    else:
-        word, class_ = ("accepted", "better") if accepted else ("refused", "worse")
-        mark = tag("strong", word, class_=class_)
-    reason = at(sample, "reason")
-    why = f": {str(reason).replace('_', ' ')}" if reason and not accepted else ""
-    summary = join(
-        [mark, why, " — seed ", tag("span", str(at(sample, "seed_path") or "?"), class_="path")]
-    )
-    pair = tag(
-        "div",
-        tag(
-            "figure",
-            tag("figcaption", "given: the head of the seed"),
-            code_block(at(sample, "head"), "Python", "given"),
-        ),
-        tag(
-            "figure",
-            tag("figcaption", "written by the model"),
-            code_block(at(sample, "generated"), "Python", "written"),
-        ),
-        class_="pair",
-    )
-    return details(summary, pair, open_=open_)

@@ -13,6 +13,8 @@ from snowcoder_jax.reports import (
     inspect_sections,
     inspect_sources,
     inspect_text_sections,
+    synthesis_facts,
+    synthesis_sections,
 )
 from snowcoder_jax.reports.inspect_data import Corpus
 from snowcoder_jax.reports.inspect_run import Run, open_run
@@ -40,6 +42,7 @@ _TEXTS = {
     "secrets": ("Secrets", inspect_text_sections.secrets),
     "kept": ("Kept files", inspect_text_sections.kept_samples),
 }
+_SYNTHESIS = {"synthesis": "Synthetic data"}
 _ORDER = (
     "funnel",
     "rules",
@@ -54,6 +57,7 @@ _ORDER = (
     "kept",
     "scores",
     "selections",
+    "synthesis",
 )
 
 
@@ -71,17 +75,26 @@ def write_page(folder: str, num_samples: int) -> str:
     corpus = inspect_data.collect(run, num_samples)
     documents = read_documents(run, inspect_text_sections.wanted_ids(run, corpus))
     path = storage.join(folder, PAGE)
-    storage.write_bytes(path, render(run, corpus, documents).encode())
+    synthetic = synthesis_facts.gather(run, num_samples)
+    storage.write_bytes(path, render(run, corpus, documents, synthetic).encode())
     return path
 
 
-def render(run: Run, corpus: Corpus, documents: dict[str, Document]) -> str:
+def render(
+    run: Run,
+    corpus: Corpus,
+    documents: dict[str, Document],
+    synthetic: synthesis_facts.Facts | None,
+) -> str:
     """The page as a whole HTML document."""
     titles = {name: title for name, (title, _) in (*_COUNTS.items(), *_TEXTS.items())}
+    titles |= _SYNTHESIS
     sections = []
     for name in _ORDER:
         if name in _COUNTS:
             content = _COUNTS[name][1](run, corpus)
+        elif name in _SYNTHESIS:
+            content = _synthesis(run, synthetic)
         else:
             content = _TEXTS[name][1](run, corpus, documents)
         sections.append(tag("section", tag("h2", titles[name]), *content, id=name))
@@ -98,6 +111,14 @@ def render(run: Run, corpus: Corpus, documents: dict[str, Document]) -> str:
             " tells everything about one document.",
         ),
     )
+
+
+def _synthesis(run: Run, synthetic: synthesis_facts.Facts | None) -> list[object]:
+    if synthesis_facts.STEP not in run.folders:
+        return [tag("p", "This recipe has no synthetic documents.", class_="none")]
+    if synthetic is None:
+        return [inspect_sections.not_there(synthesis_facts.STEP)]
+    return synthesis_sections.synthesis({"synthesis": synthetic})
 
 
 def _opening(run: Run, corpus: Corpus) -> Html:

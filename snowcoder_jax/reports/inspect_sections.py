@@ -22,7 +22,12 @@ from snowcoder_jax.text import rule_table
 
 NUM_LANGUAGES = 6
 # The command that does a step which others need.
-_COMMANDS = {"quality": "annotate", "select": "select", "pack": "train"}
+_COMMANDS = {
+    "quality": "annotate",
+    "select": "select",
+    "pack": "train",
+    "synthesize": "synthesize",
+}
 _STAGE_ORDER = ("opt_out", "license", "rules", "duplicates", "contamination")
 _OTHERS = "others"
 _LISTED = "files listed"

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from snowcoder_jax.reports.inspect_run import Run
+from snowcoder_jax.reports.inspect_run import CORPORA, Run
 from snowcoder_jax.text import duplicates
 from snowcoder_jax.text.reader import clean_text
 
@@ -68,6 +68,21 @@ class Document:
         """The first lines."""
         text = self.text()
         return None if text is None else _window(text, "", 0)
+
+    def parted(self, num_bytes: int) -> tuple[str, str] | None:
+        """The first bytes of the raw content, and the rest; a secret that the cut parts belongs
+        to the rest."""
+        cut = min(
+            [num_bytes, *(s["start"] for s in self._spans if s["start"] < num_bytes < s["end"])]
+        )
+        data, mark = _bytes(self._content), _free_marks(self._content)[0]
+        marked = (data[:cut] + _bytes(mark) + data[cut:]).decode("utf-8", "surrogatepass")
+        spans = [_moved(span, cut, len(data) + 1, len(_bytes(mark))) for span in self._spans]
+        text = _clean(marked, self.language, spans)
+        if text is None:
+            return None
+        head, _, rest = text.partition(mark)
+        return head, rest
 
     def longest_line(self) -> Marked | None:
         """The lines around the longest one, which is marked."""
@@ -138,16 +153,21 @@ class Pair:
     similarity: float
 
 
-def read_documents(run: Run, ids: Collection[str]) -> dict[str, Document]:
-    """The documents of these ids, by id; memory grows with their number and size only."""
+def read_documents(run: Run, ids: Collection[str], corpus: str = "ingest") -> dict[str, Document]:
+    """The documents of these ids, by id; memory grows with their number and size only.
+
+    Args:
+      corpus: one of `inspect_run.CORPORA`, whose secrets have been looked for.
+    """
     wanted = pa.array(sorted(ids), pa.string())
     found: dict[str, Document] = {}
-    for relative in run.shards():
-        mask = pc.is_in(run.table("ingest", relative, ["id"])["id"], value_set=wanted)
+    secrets = f"{CORPORA[corpus]}secrets"
+    for relative in run.shards(corpus):
+        mask = pc.is_in(run.table(corpus, relative, ["id"])["id"], value_set=wanted)
         if not pc.any(mask).as_py():
             continue
-        rows = run.rows("ingest", relative, mask, _NAMES)
-        spans = run.table("secrets", relative, ["spans"])["spans"].filter(mask).to_pylist()
+        rows = run.rows(corpus, relative, mask, _NAMES)
+        spans = run.table(secrets, relative, ["spans"])["spans"].filter(mask).to_pylist()
         for row, row_spans in zip(rows, spans, strict=True):
             document = Document(
                 id=row["id"],

@@ -15,7 +15,13 @@ from typing import Any
 import numpy as np
 
 from snowcoder_jax import storage
-from snowcoder_jax.reports import corpus_sections, formats, story, training_sections
+from snowcoder_jax.reports import (
+    corpus_sections,
+    formats,
+    story,
+    synthesis_sections,
+    training_sections,
+)
 from snowcoder_jax.reports.markup import Html, at, join, sequence, tag
 
 # The contents of files stand on the page: even if some got through the escaping, the browser
@@ -31,7 +37,7 @@ _SECTIONS = (
     ("sources", "Languages and licences", corpus_sections.sources),
     ("annotator", "Quality annotator", corpus_sections.annotator),
     ("selections", "Selections", corpus_sections.selections),
-    ("synthesis", "Synthetic data", corpus_sections.synthesis),
+    ("synthesis", "Synthetic data", synthesis_sections.synthesis),
     ("times", "Time and memory", training_sections.times),
     ("stand-ins", "What stands in for what", training_sections.stand_ins),
     ("environment", "Environment", training_sections.environment),
@@ -145,7 +151,7 @@ def _key_figures(report: dict[str, Any]) -> Html:
         (
             "synthesis",
             formats.percent(at(report, "synthesis", "yield")),
-            f"accepted of {requests or 'all'} requests",
+            f"kept of {requests or 'all'} requests",
         ),
         (
             "time",

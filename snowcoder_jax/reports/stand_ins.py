@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from snowcoder_jax.recipe import CheckpointTeacher, Recipe
+from snowcoder_jax.recipe import Recipe
 from snowcoder_jax.recipe_corpus import InstalledSource
+from snowcoder_jax.recipe_synthesis import CheckpointTeacher
 
 
 def stand_ins(recipe: Recipe) -> list[dict[str, str]]:

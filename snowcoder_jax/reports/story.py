@@ -12,6 +12,8 @@ from snowcoder_jax.reports.markup import Html, at, join, mapping, sequence, tag
 Verdict = Literal["better", "worse", "no difference told apart", "not measured"]
 # Below this many parameters no published base model solves a noticeable share of HumanEval.
 SMALL_PARAMETERS = 50_000_000
+# Chosen: intervals from resampling fewer documents than this are too narrow to be put in words.
+MIN_COMPARED = 30
 _WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
@@ -206,12 +208,40 @@ def _synthesis(report: dict[str, Any]) -> Html | None:
     synthesis = mapping(report.get("synthesis"))
     if formats.number(synthesis.get("requests")) is None:
         return None
-    accepted = formats.of(synthesis.get("accepted"), synthesis.get("requests"))
+    kept = formats.of(synthesis.get("kept", synthesis.get("accepted")), synthesis.get("requests"))
     share = formats.percent_text(synthesis.get("yield"))
-    kept = formats.count_text(synthesis.get("kept_tokens"))
-    text = f"{accepted} synthetic documents were accepted" + (f" ({share})" if share else "")
-    text += f", {kept} tokens of new text." if kept else "."
-    return join([tag("b", "Was the synthetic data usable? "), text])
+    tokens = formats.count_text(at(synthesis, "tokens", "kept"))
+    text = f"{kept} synthetic documents were kept" + (f" ({share})" if share else "")
+    text += f", {tokens} tokens of new text." if tokens else "."
+    differs = _differences(mapping(synthesis.get("comparison")))
+    return join([tag("b", "Was the synthetic data usable? "), text, differs])
+
+
+# Metric -> how a document with more, and with less of it is called.
+_MORE_AND_LESS = {
+    "tokens": ("longer", "shorter"),
+    "documentation": ("more documented", "less documented"),
+    "natural_language": ("wordier", "less wordy"),
+    "functions": ("of more functions", "of fewer functions"),
+    "imports": ("of more imports", "of fewer imports"),
+    "score": ("scored higher", "scored lower"),
+}
+
+
+def _differences(comparison: dict[str, Any]) -> str:
+    """What the intervals tell apart from selected files, in words."""
+    differences = mapping(comparison.get("differences"))
+    sampled = formats.number(at(comparison, "sides", "synthetic", "sampled"))
+    if not differences or sampled is None or sampled < MIN_COMPARED:
+        return ""
+    words = []
+    for metric, (more, less) in _MORE_AND_LESS.items():
+        low = formats.number(at(differences, metric, "low"))
+        high = formats.number(at(differences, metric, "high"))
+        if low is not None and high is not None and (low > 0 or high < 0):
+            words.append(more if low > 0 else less)
+    told = ", ".join(words) or "no different by what was measured"
+    return f" Against selected files they are, in the mean, {told}."
 
 
 def total_seconds(report: dict[str, Any]) -> float | None:
@@ -230,7 +260,7 @@ def schedule_in_words(schedule: Any) -> str | None:
     if kind == "constant":
         return f"{start}, then constant"
     final = formats.decimal_text(at(schedule, "final"))
-    return f"{start}, then {kind} to {final}"
+    return f"{start}, then {kind}" + (f" to {final}" if final else "")
 
 
 def mixture_in_words(mixture: Any) -> str | None:

@@ -1,13 +1,14 @@
 """The graph of a run: which steps a recipe comes down to, in order.
 
 `corpus.py` makes documents and their columns, `quality.py` the annotator and its scores,
-`learning.py` packs, trains and evaluates, `synthetic.py` writes the phase-3 documents.
+`learning.py` packs, trains and evaluates, `synthetic.py` writes the phase-3 documents,
+`comparison.py` measures how they differ from selected ones.
 """
 
 from __future__ import annotations
 
 from snowcoder_jax.recipe import Recipe
-from snowcoder_jax.steps import corpus, learning, quality, synthetic
+from snowcoder_jax.steps import comparison, corpus, learning, quality, synthetic
 from snowcoder_jax.steps.builder import Builder
 
 
@@ -23,6 +24,7 @@ def build(recipe: Recipe) -> Builder:
         if needs_synthetic:
             synthetic.add_steps(b)
         learning.add_phase(b, phase)
+    comparison.add_steps(b)
     learning.add_baseline(b)
     learning.add_report(b)
     return b

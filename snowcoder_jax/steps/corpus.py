@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from snowcoder_jax import base_model, sources, storage
 from snowcoder_jax.progress import Progress
+from snowcoder_jax.recipe_corpus import Duplicates
 from snowcoder_jax.run import Facts
 from snowcoder_jax.steps.builder import Builder, Work
 from snowcoder_jax.text.contamination import fingerprint
@@ -22,7 +23,7 @@ READER_CODE = tuple(
     f"snowcoder_jax/text/{name}.py"
     for name in ("reader", "secrets", "secret_shapes", "secret_values", "personal_data")
 )
-_DOCUMENTS = ("beam_pipelines/documents.py", "snowcoder_jax/parquet.py")
+DOCUMENTS = ("beam_pipelines/documents.py", "snowcoder_jax/parquet.py")
 CONTAMINATION_CODE = tuple(
     f"snowcoder_jax/text/{name}.py" for name in ("benchmarks", "boilerplate", "functions")
 )
@@ -70,7 +71,8 @@ def end_workers() -> None:
 
 def add_steps(b: Builder) -> None:
     _add_ingest(b)
-    _add_judges(b)
+    add_judges(b, "", b.named["ingest"], b.recipe.corpus.duplicates)
+    add_secrets(b, "secrets", b.named["ingest"])
     _add_policy(b)
     _add_tokenizer(b)
     add_tokens(b, "tokens", b.named["ingest"], b.named["secrets"])
@@ -119,7 +121,7 @@ def _add_ingest(b: Builder) -> None:
             "snowcoder_jax/text/licenses.py",
             "snowcoder_jax/text/license_headers.py",
             "snowcoder_jax/text/license_notices.py",
-            *_DOCUMENTS,
+            *DOCUMENTS,
         ),
         work=work,
         watch_suffix=_SHARD,
@@ -127,9 +129,23 @@ def _add_ingest(b: Builder) -> None:
     )
 
 
-def _add_judges(b: Builder) -> None:
-    corpus, config = b.named["ingest"], b.recipe.corpus
+def add_judges(
+    b: Builder,
+    prefix: str,
+    corpus: str,
+    compared: Duplicates,
+    references: tuple[str, ...] = (),
+    heads: str | None = None,
+) -> None:
+    """The judging stages over any corpus (the synthetic one too).
+
+    Args:
+      prefix: of the steps' names.
+      compared: what is a duplicate. references, heads: of `beam_pipelines.duplicates.run`.
+    """
+    config = b.recipe.corpus
     inside = storage.join(corpus, "attributes")
+    before_duplicates = [f"{prefix}{name}" for name in _JUDGES_BEFORE_DUPLICATES]
 
     def rules(folder: str, key: str, progress: Progress) -> Facts:
         from beam_pipelines import rules as stage
@@ -142,11 +158,13 @@ def _add_judges(b: Builder) -> None:
 
         rows = stage.run(
             corpus,
-            config.duplicates,
+            compared,
             output=folder,
             key=key,
             options=options(b),
-            verdicts=[b.named[name] for name in _JUDGES_BEFORE_DUPLICATES],
+            verdicts=[b.named[name] for name in before_duplicates],
+            references=references,
+            heads=heads,
         )
         return {"rows": rows}
 
@@ -160,7 +178,7 @@ def _add_judges(b: Builder) -> None:
     judges: dict[str, tuple[Work, object]] = {
         "rules": (rules, config.rules),
         "contamination": (contamination, (config.contamination, benchmarks)),
-        "duplicates": (duplicates, config.duplicates),
+        "duplicates": (duplicates, compared),
     }
     for name, (work, params) in judges.items():
         code: tuple[str, ...] = (f"beam_pipelines/{name}.py", f"snowcoder_jax/text/{name}.py")
@@ -172,19 +190,19 @@ def _add_judges(b: Builder) -> None:
         reads = [corpus]
         if name == "duplicates":
             code += _DUPLICATES_CODE
-            reads += [b.named[judge] for judge in _JUDGES_BEFORE_DUPLICATES]
+            reads += [b.named[judge] for judge in before_duplicates]
+            reads += [folder for folder in (*references, heads) if folder]
         b.add(
-            name,
+            f"{prefix}{name}",
             inside=inside,
             prefix=f"{name}-",
             params=params,
             reads=tuple(reads),
-            code=(*code, *READER_CODE, *_DOCUMENTS),
+            code=(*code, *READER_CODE, *DOCUMENTS),
             work=work,
             watch_suffix=_SHARD,
             total=_num_shards(b),
         )
-    add_secrets(b, "secrets", corpus)
 
 
 def add_secrets(b: Builder, name: str, corpus: str) -> str:
@@ -202,7 +220,7 @@ def add_secrets(b: Builder, name: str, corpus: str) -> str:
         prefix="secrets-",
         params=None,
         reads=(corpus,),
-        code=("beam_pipelines/secrets.py", *READER_CODE, *_DOCUMENTS),
+        code=("beam_pipelines/secrets.py", *READER_CODE, *DOCUMENTS),
         work=work,
         watch_suffix=_SHARD,
         total=_num_shards(b),
@@ -235,7 +253,7 @@ def _add_policy(b: Builder) -> None:
         prefix="policy-",
         params=(recipe.corpus.licenses, recipe.seed, recipe.corpus.heldout_share),
         reads=(corpus, *verdicts.values()),
-        code=("beam_pipelines/select.py", "snowcoder_jax/text/licenses.py", *_DOCUMENTS),
+        code=("beam_pipelines/select.py", "snowcoder_jax/text/licenses.py", *DOCUMENTS),
         work=work,
         watch_suffix=_SHARD,
         total=_num_shards(b),
@@ -323,7 +341,7 @@ def add_tokens(b: Builder, name: str, corpus: str, secrets: str) -> str:
             "beam_pipelines/texts.py",
             "snowcoder_jax/tokenizer.py",
             *READER_CODE,
-            *_DOCUMENTS,
+            *DOCUMENTS,
         ),
         work=work,
         watch_suffix=_SHARD,
@@ -362,6 +380,6 @@ def add_selection(b: Builder, name: str) -> str:
             name if selection.order == "random" else None,
         ),
         reads=tuple(f for f in (corpus, policy, tokens, quality) if f),
-        code=("beam_pipelines/select.py", *_DOCUMENTS),
+        code=("beam_pipelines/select.py", *DOCUMENTS),
         work=work,
     )

@@ -1,109 +1,206 @@
-"""Answers on disk: appended as they come, each line vouched for by its own checksum.
+"""The store of a teacher's answers: appended as they come, found again by their keys.
 
-A line is a JSON object whose last member, `xxh3`, is the hash of what comes before it. A kill
-leaves at most a torn last line, which its checksum gives away; a restart asks again only for
-what has no whole line.
+A store is a folder that all asks of one teacher share, and all processes that ask it. A line of a
+file is a `StoredRow`. Every process writes files of its own, so a kill leaves at most one torn
+line, which its checksum gives away:
+
+    answers-WORKER-SESSION-00000.jsonl    what the teacher wrote
+    dead-WORKER-SESSION-00000.jsonl       dead letters: requests that cannot be answered
+    FILE.index.npz                        where the rows of FILE are, made from it when missing
+
+Dead letters are not asked again; to have them asked, remove their files. A finished step stays
+finished, so do that before it is.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import Any
 
-import xxhash
+import numpy as np
+import numpy.typing as npt
 
 from snowcoder_jax import storage
 from snowcoder_jax.errors import MachineError
-from snowcoder_jax.synthesis.teachers import Answer
+from snowcoder_jax.synthesis.answer_files import (
+    COLUMNS,
+    INDEX_SUFFIX,
+    Entries,
+    LocalFiles,
+    RemoteFiles,
+    load_entries,
+)
+from snowcoder_jax.synthesis.requests import Answer, Request
+from snowcoder_jax.synthesis.stored_row import StoredRow, decode_line, encode_line
 
-# An object store cannot append: there, this many answers make one file, and a kill costs fewer.
-REMOTE_BATCH = 64
+# Requests to an object store at once.
+NUM_READERS = 32
 
-_CHECKSUM_CHARACTERS = len(', "xxh3": "0123456789abcdef"}')
-
-
-def encode_line(answer: Answer) -> bytes:
-    body = json.dumps(dataclasses.asdict(answer), sort_keys=True)[:-1].encode()
-    return body + _checksum(body) + b"\n"
-
-
-def decode_line(line: bytes) -> Answer | None:
-    """The answer of a line without its line break, or None where the line is not whole."""
-    body, checksum = line[:-_CHECKSUM_CHARACTERS], line[-_CHECKSUM_CHARACTERS:]
-    if not body or checksum != _checksum(body):
-        return None
-    return Answer(**json.loads(body + b"}"))
+# Keys as numbers: uint64 [n].
+Keys = npt.NDArray[np.uint64]
 
 
-def _checksum(body: bytes) -> bytes:
-    return b', "xxh3": "%s"}' % xxhash.xxh3_64_hexdigest(body).encode()
+def as_numbers(keys: Iterable[str]) -> Keys:
+    return np.array([int(key, 16) for key in keys], np.uint64)
 
 
-class AnswerLog:
-    """The stored answers of one synthesis, by key; `append` stores one more at once.
+def as_key(number: int) -> str:
+    return f"{number:016x}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Spent:
+    """What answers cost: tokens read and written, seconds of all machines."""
+
+    num_prompt_tokens: int = 0
+    num_tokens: int = 0
+    seconds: float = 0.0
+
+
+class AnswerIndex:
+    """What a store holds, by key; 36 bytes a row in memory, texts stay on disk.
+
+    Safe to read from several threads. It does not see what is stored after it was made.
 
     Attributes:
-      answers: those of former runs included.
-      num_torn_lines: lines that were not whole; they count as never written.
+      keys: uint64 [rows], sorted, each once.
+      num_torn_lines: lines that were not whole, in files read for the first time; they count as
+        never written.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        # `answers-` sorts before `dead-`: where a key has both, it is answered.
+        sizes = {p: n for p, n in sorted(storage.sizes_bytes(folder).items()) if _is_rows(p)}
+        self._paths = [storage.join(folder, name) for name in sizes]
+        self._is_dead = np.array([name.startswith("dead-") for name in sizes] or [False])
+        loaded = list(self._map(load_entries, self._paths, sizes.values()))
+        self.num_torn_lines = sum(num_torn for _, num_torn in loaded)
+        tables = [table for table, _ in loaded] or [Entries().arrays()]
+        columns = {name: np.concatenate([t[name] for t in tables]) for name in COLUMNS}
+        files = np.repeat(np.arange(len(tables), dtype=np.uint32), [len(t["keys"]) for t in tables])
+        # The first of equal keys in the order of the files.
+        self.keys, rows = np.unique(columns.pop("keys"), return_index=True)
+        self._columns = {name: column[rows] for name, column in columns.items()}
+        self._files = files[rows]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __contains__(self, key: str) -> bool:
+        number = np.uint64(int(key, 16))
+        place = int(self.keys.searchsorted(number))
+        return place < len(self.keys) and bool(self.keys[place] == number)
+
+    def places(self, keys: Keys) -> npt.NDArray[np.intp]:
+        """Rows of the index [n], in the order of the keys that are stored; of others, none."""
+        places = self.keys.searchsorted(keys)
+        inside = places < len(self.keys)
+        places, keys = places[inside], keys[inside]
+        return places[self.keys[places] == keys]
+
+    def spent(self, keys: Keys) -> Spent:
+        """What the stored answers to these requests cost."""
+        places = self.places(keys)
+        num_prompt_tokens, num_tokens, seconds = (
+            self._columns[name][places].sum(dtype=np.float64)
+            for name in ("num_prompt_tokens", "num_tokens", "seconds")
+        )
+        return Spent(int(num_prompt_tokens), int(num_tokens), float(seconds))
+
+    def dead(self, keys: Keys) -> Keys:
+        """Those of the keys that are dead letters."""
+        places = self.places(keys)
+        return self.keys[places[self._is_dead[self._files[places]]]]
+
+    def find(self, keys: Sequence[str]) -> dict[str, StoredRow]:
+        """The rows of those of the keys that are stored, dead letters included.
+
+        Their texts are held at once (tens of kB a row): give keys by hundreds.
+
+        Raises:
+          MachineError: a row is not any more what it was when it was indexed.
+        """
+        places = self.places(as_numbers(keys))
+        places = places[np.argsort(self._files[places], kind="stable")]
+        rows = self._map(self._read, places.tolist())
+        return {row.request.key: row for row in rows}
+
+    def _read(self, place: int) -> StoredRow:
+        path = self._paths[int(self._files[place])]
+        start, size = (int(self._columns[name][place]) for name in ("starts", "sizes"))
+        row = decode_line(storage.read_range(path, start, size))
+        if row is None or int(row.request.key, 16) != int(self.keys[place]):
+            raise MachineError(
+                f"{path}: the answer at byte {start} has changed since it was stored. Remove the "
+                f"file and {os.path.basename(path)}{INDEX_SUFFIX}: what they held is asked again."
+            )
+        return row
+
+    def _map(self, function: Any, *items: Iterable[Any]) -> Iterator[Any]:
+        if storage.is_local(self._folder):
+            yield from map(function, *items)
+            return
+        with ThreadPoolExecutor(NUM_READERS) as pool:
+            yield from pool.map(function, *items)
+
+
+def _is_rows(name: str) -> bool:
+    return name.endswith(".jsonl") and name.startswith(("answers-", "dead-"))
+
+
+class AnswerStore:
+    """A store opened for writing by one process: `append` stores one more answer at once.
+
+    Args:
+      worker: goes into the names of this process's files.
+
+    Attributes:
+      index: of what was stored before, by this or other processes.
 
     Raises:
       InputError, MachineError: the folder cannot be written; the disk is full.
     """
 
-    def __init__(self, folder: str) -> None:
-        self._folder = folder
-        self._pending: list[bytes] = []
-        self.answers: dict[str, Answer] = {}
-        self.num_torn_lines = 0
-        for path in self._paths():
-            for line in storage.read_bytes(path).split(b"\n"):
-                answer = decode_line(line)
-                if answer is not None:
-                    self.answers.setdefault(answer.key, answer)
-                elif line:
-                    self.num_torn_lines += 1
-        if storage.is_local(folder):
-            self._file = self._open(storage.join(folder, "answers.jsonl"))
+    def __init__(self, folder: str, worker: int = 0) -> None:
+        self.index = AnswerIndex(folder)
+        session = f"{worker:05d}-{uuid.uuid4().hex[:12]}"
+        writer = LocalFiles if storage.is_local(folder) else RemoteFiles
+        self._answers, self._dead = (
+            writer(storage.join(folder, f"{kind}-{session}")) for kind in ("answers", "dead")
+        )
+        self._last = time.monotonic()
 
-    def append(self, answer: Answer) -> None:
-        self.answers[answer.key] = answer
-        if not storage.is_local(self._folder):
-            self._pending.append(encode_line(answer))
-            if len(self._pending) >= REMOTE_BATCH:
-                self.flush()
-            return
-        path = storage.join(self._folder, "answers.jsonl")
-        line = encode_line(answer)
-        with storage.machine_faults(path):
-            # One write a line: what a killed process has written stays with the system.
-            if os.write(self._file, line) != len(line):
-                raise MachineError(
-                    f"{path}: a line could not be written whole. Free some space and start the "
-                    "same command again; what was finished is kept."
-                )
+    def __contains__(self, key: str) -> bool:
+        return key in self.index
 
-    def flush(self) -> None:
-        """Store what an object store's batch still holds back."""
-        if self._pending:
-            lines, self._pending = self._pending, []
-            name = f"answers-{xxhash.xxh3_64_hexdigest(lines[0])}.jsonl"
-            storage.write_bytes(storage.join(self._folder, name), b"".join(lines))
+    def append(self, request: Request, answer: Answer, teacher: str) -> StoredRow:
+        """Store the answer to a request; one with `finish` "error" as a dead letter."""
+        now = time.monotonic()
+        row = StoredRow(request, answer, teacher, now - self._last)
+        self._last = now
+        files = self._dead if answer.finish == "error" else self._answers
+        files.append(row, encode_line(row))
+        return row
 
     def close(self) -> None:
-        self.flush()
-        if storage.is_local(self._folder):
-            os.close(self._file)
+        """Store what is held back for an object store, and the indexes of the open files."""
+        self._answers.close()
+        self._dead.close()
 
-    def _paths(self) -> list[str]:
-        return storage.list_files(self._folder, ".jsonl")
+    def __enter__(self) -> AnswerStore:
+        return self
 
-    def _open(self, path: str) -> int:
-        with storage.machine_faults(path):
-            os.makedirs(self._folder, exist_ok=True)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-            size = os.fstat(descriptor).st_size
-            # So that the first new line does not continue a torn one.
-            if size and os.pread(descriptor, 1, size - 1) != b"\n":
-                os.write(descriptor, b"\n")
-            return descriptor
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -1,164 +1,200 @@
-"""From seeds to requests: the head of a seed for a base model to go on from.
+"""From seeds to requests: a template for instruct teachers, the head of a file for base teachers.
 
-A request says everything a teacher needs and is addressed by the hash of it, so that its answer
-can be kept, found again and never paid for twice.
+A prompt is a pure function of the seed, the template and the recipe, so that every process that
+asks, and the one that looks for the answers, makes the same requests under the same keys.
 """
 
 from __future__ import annotations
 
-import ast
 import dataclasses
-import itertools
 import re
-from collections.abc import Sequence
-from typing import Literal
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Protocol
 
 from snowcoder_jax import storage
-from snowcoder_jax.recipe import fingerprint
-from snowcoder_jax.synthesis.accept import first_line, last_line, line_starts, parse_python
-from snowcoder_jax.synthesis.seeds import SeedDocument
-from snowcoder_jax.tokenizer import FILE_SEP, Tokenizer
+from snowcoder_jax.languages import NOTEBOOK
+from snowcoder_jax.recipe_synthesis import Synthesis
+from snowcoder_jax.synthesis import completion, prompt_templates
+from snowcoder_jax.synthesis.ask import Ask
+from snowcoder_jax.synthesis.replies import TAGS
+from snowcoder_jax.synthesis.requests import Request, Sampling, Seed, make_request
+from snowcoder_jax.synthesis.windows import Window, window_of
+from snowcoder_jax.tokenizer import Tokenizer
 
-Mode = Literal["completion", "instruct"]
+# Of the code that makes prompts; raised where it would make another one of the same seed.
+COMPLETION_VERSION = "completion-1"
+INSTRUCT_VERSION = 1
 
-# A shorter head says too little of what the file is about.
-MIN_HEAD_TOKENS = 16
-
-
-_BLANK_LINES = re.compile(r"(?:[ \t\f]*\n)*")
-
-
-@dataclasses.dataclass(frozen=True)
-class Sampling:
-    """How a teacher draws: temperature 0 is greedy."""
-
-    max_new_tokens: int
-    temperature: float
-    top_p: float
+_SPOKEN_NAMES = {"Shell": "shell script", NOTEBOOK: "Jupyter notebook (Python)"}
+_BACKTICKS = re.compile(r"`+")
+# Where a chat template writes a turn's end, tokenizers read it in a seed's text, too.
+_CHAT_MARKS = re.compile(r"<\|\w+\|>|<(?:start|end)_of_turn>|\[/?INST\]")
 
 
-@dataclasses.dataclass(frozen=True)
-class Request:
-    """One question to a teacher.
+class Prompter(Protocol):
+    """Makes the request of one seed.
 
     Attributes:
-      key: 16 hex digits; hash of the teacher's fingerprint, the prompt and the sampling.
-      seed_id: the document it was made from.
-      prompt: the head of the seed (completion) or the message (instruct), as text.
-      prompt_ids: the same for a model of this project's tokenizer; empty in instruct mode.
-      random_seed: in [0, 2^31); the draw depends on nothing else, so not on the batch.
+      version: of the template and the code; in every request and in the corpus's provenance.
     """
 
-    key: str
-    seed_id: str
-    language: str
-    prompt: str
-    prompt_ids: tuple[int, ...]
-    sampling: Sampling
-    random_seed: int
+    @property
+    def version(self) -> str: ...
+
+    def request(self, document: Seed) -> Request | str:
+        """The request, or a word that says why the seed has none (`unparsable`, `short`, ...)."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Requests:
-    """What was asked, and why some seeds could not be.
+def make_prompter(ask: Ask) -> Prompter:
+    """The prompter of an ask's teacher.
 
-    Attributes:
-      skipped: seeds by reason: "unparsable", "short" (no head of 16 tokens).
+    Raises:
+      InputError: the template is not there or faulty, with all its faults; no tokenizer.
     """
+    if ask.synthesis.teacher.mode == "completion":
+        return CompletionPrompter(ask, Tokenizer.load(ask.tokenizer))
+    return InstructPrompter(ask)
 
-    requests: tuple[Request, ...]
-    skipped: dict[str, int]
 
+def prompt_version(synthesis: Synthesis, template: str = "") -> str:
+    """The version of the prompts of a recipe: changes wherever one of them could.
 
-def completion_requests(
-    seeds: Sequence[SeedDocument],
-    *,
-    tokenizer: Tokenizer,
-    teacher_fingerprint: str,
-    sampling: Sampling,
-    head_tokens: int,
-    seed: int,
-) -> Requests:
-    """One request for each seed: `<file_sep>` and its head, `head_tokens` ids at most in all.
+    Args:
+      template: as in `Ask`; "": of the file that the recipe names.
 
-    That is how a file without names begins in training, so the model is asked what it was taught.
+    Raises:
+      InputError: the template is not there or faulty.
     """
-    requests = []
-    skipped: dict[str, int] = {}
-    for document in seeds:
-        head, reason = head_of(document.text, tokenizer, head_tokens - 1)
-        if reason:
-            skipped[reason] = skipped.get(reason, 0) + 1
-            continue
-        random_seed = storage.seeded_hash(seed, "synthesis sampling", document.id) & 0x7FFFFFFF
-        requests.append(
-            Request(
-                key=fingerprint(teacher_fingerprint, head, sampling, random_seed),
-                seed_id=document.id,
-                language=document.language,
-                prompt=head,
-                prompt_ids=(tokenizer.special(FILE_SEP), *tokenizer.encode(head)),
-                sampling=sampling,
-                random_seed=random_seed,
-            )
+    if synthesis.teacher.mode == "completion":
+        return COMPLETION_VERSION
+    parsed = _template(synthesis, template)
+    return f"{prompt_templates.name_of(synthesis.prompt)}-{INSTRUCT_VERSION}-{parsed.hash}"
+
+
+def _template(synthesis: Synthesis, text: str) -> prompt_templates.Template:
+    text = text or prompt_templates.template_text(synthesis.prompt)
+    return prompt_templates.parse_template(text, f"prompt template `{synthesis.prompt}`")
+
+
+class CompletionPrompter:
+    """Asks a base model to go on from the head of a seed, which must be Python."""
+
+    version = COMPLETION_VERSION
+
+    def __init__(self, ask: Ask, tokenizer: Tokenizer) -> None:
+        self._ask, self._tokenizer = ask, tokenizer
+
+    def request(self, document: Seed) -> Request | str:
+        """`unparsable`, `short` (no head of 16 tokens) or `language` where there is none.
+
+        The request keeps the whole seed: what comes after the head is what must not be copied.
+        """
+        if document.language not in completion.LANGUAGES:
+            return "language"
+        # One token of `head_tokens` is the mark that begins a file.
+        max_tokens = self._ask.synthesis.head_tokens - 1
+        head, reason = completion.head_of(document.text, self._tokenizer, max_tokens)
+        return reason or _request(self._ask, document, head, self.version)
+
+
+class InstructPrompter:
+    """Shows an instruct model a seed, or a window of its lines, inside a template."""
+
+    def __init__(self, ask: Ask) -> None:
+        self._ask = ask
+        self._template = _template(ask.synthesis, ask.template)
+        self.version = prompt_version(ask.synthesis, ask.template)
+
+    def request(self, document: Seed) -> Request | str:
+        """`empty`: the seed says nothing; `long_lines`: none of its lines fits; `chat_marks`: it
+        holds what would end a turn of the chat.
+        """
+        if not document.text.strip():
+            return "empty"
+        draw = storage.seeded_hash(self._ask.run_seed, "synthesis window", document.id)
+        window = window_of(document.text, self._ask.synthesis.max_seed_bytes, draw)
+        if window is None:
+            return "long_lines"
+        if _CHAT_MARKS.search(window.text):
+            return "chat_marks"
+        seed = dataclasses.replace(document, **dataclasses.asdict(window))
+        prompt = self._template.fill(
+            {
+                "language": _SPOKEN_NAMES.get(seed.language, seed.language),
+                "tag": TAGS[seed.language],
+                "extent": _extent(window),
+                "seed": _fenced(window.text, TAGS[seed.language]),
+                "focus": self._focus(seed.id),
+                "conventions": self._template.conventions(seed.language),
+            }
         )
-    return Requests(tuple(requests), skipped)
+        return _request(self._ask, seed, prompt, self.version)
+
+    def _focus(self, seed_id: str) -> str:
+        if not self._template.focus:
+            return ""
+        draw = storage.seeded_hash(self._ask.run_seed, "synthesis focus", seed_id)
+        return self._template.focus[draw % len(self._template.focus)].strip()
 
 
-def head_of(text: str, tokenizer: Tokenizer, max_tokens: int) -> tuple[str, str]:
-    """The head of a Python file and "", or "" and the reason why there is none.
+def _request(ask: Ask, seed: Seed, prompt: str, version: str) -> Request:
+    settings = ask.synthesis
+    return make_request(
+        seed,
+        prompt,
+        prompt_version=version,
+        teacher_fingerprint=ask.teacher_fingerprint,
+        sampling=Sampling(settings.max_new_tokens, settings.temperature, settings.top_p),
+        run_seed=ask.run_seed,
+    )
 
-    It begins at the first statement (a licence in comments would fill it and say nothing) and is
-    the longest run of whole top-level statements that fits and leaves at least one out. Where
-    that is under `MIN_HEAD_TOKENS`, it begins after a module docstring too long to fit; failing
-    that, it is the longest run of lines that fits, inside the first big statement. The blank
-    lines that follow in the file belong to it, so that the model goes on where a new line begins:
-    asked at the end of a line, a small model most often lengthens the last word.
+
+def _extent(window: Window) -> str:
+    if window.first_line == 0:
+        return "a file"
+    return f"a part (lines {window.first_line} to {window.last_line}) of a longer file"
+
+
+def _fenced(text: str, tag: str) -> str:
+    """A code block whose fence no line of the text can close."""
+    longest = max((len(run) for run in _BACKTICKS.findall(text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{tag}\n{text.rstrip()}\n{fence}"
+
+
+class Requests:
+    """Iterates over the requests of seeds, once; those without one are counted.
+
+    Attributes:
+      version: of the prompts.
+      skipped: so far, by reason.
     """
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    tree = parse_python(text)
-    if tree is None:
-        return "", "unparsable"
-    if not tree.body:
-        return "", "short"
-    starts = line_starts(text)
-    code = tree.body[1:] if ast.get_docstring(tree) is not None and tree.body[1:] else tree.body
-    file_begin, code_begin = (starts[first_line(body[0]) - 1] for body in (tree.body, code))
-    for begin, ends in (
-        (file_begin, _statement_ends(tree.body, starts)),
-        (code_begin, _statement_ends(code, starts)),
-        (code_begin, [end for end in starts if end > code_begin]),
-    ):
-        heads = [text[begin : _after_blank_lines(text, end)] for end in ends]
-        head = _longest(heads, tokenizer, max_tokens)
-        if len(tokenizer.encode(head)) >= MIN_HEAD_TOKENS and text[begin + len(head) :].strip():
-            return head, ""
-    return "", "short"
+
+    def __init__(self, prompter: Prompter, documents: Iterable[Seed]) -> None:
+        self.version = prompter.version
+        self.skipped: Counter[str] = Counter()
+        self._requests = self._make(prompter, documents)
+
+    def _make(self, prompter: Prompter, documents: Iterable[Seed]) -> Iterator[Request]:
+        for document in documents:
+            request = prompter.request(document)
+            if isinstance(request, str):
+                self.skipped[request] += 1
+            else:
+                yield request
+
+    def __iter__(self) -> Iterator[Request]:
+        return self
+
+    def __next__(self) -> Request:
+        return next(self._requests)
 
 
-def _after_blank_lines(text: str, end: int) -> int:
-    found = _BLANK_LINES.match(text, end)
-    assert found is not None, "the pattern matches the empty text"
-    return found.end()
+def requests(ask: Ask, documents: Iterable[Seed]) -> Requests:
+    """The requests of `documents`, one by one, as `ask` has them made.
 
-
-def _statement_ends(body: Sequence[ast.stmt], starts: Sequence[int]) -> list[int]:
-    """Character offsets after the last line of each top-level statement but the last one."""
-    ends = []
-    for statement, following in itertools.pairwise(body):
-        # `a = 1; b = 2` has no line boundary between the two.
-        if following.lineno > last_line(statement):
-            ends.append(starts[last_line(statement)])
-    return ends
-
-
-def _longest(heads: Sequence[str], tokenizer: Tokenizer, max_tokens: int) -> str:
-    """The longest of ascending `heads` within `max_tokens`, or ""."""
-    low, high = 0, len(heads)
-    while low < high:
-        middle = (low + high) // 2
-        if len(tokenizer.encode(heads[middle])) <= max_tokens:
-            low = middle + 1
-        else:
-            high = middle
-    return heads[low - 1] if low else ""
+    Raises:
+      InputError: as `make_prompter`.
+    """
+    return Requests(make_prompter(ask), documents)

@@ -1,87 +1,97 @@
-"""Which high-scoring files become seeds: by language shares, drawn without replacement."""
+"""Which documents of a selection become seeds: by language shares, drawn without replacement.
+
+The draw inside a language is uniform, by the seeded hash of a document's id: the documents of the
+smallest hashes are taken, so shards need send no more than hashes to decide where each language
+ends. `draw` then puts all seeds in one order in which every beginning has the shares as well.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
+
+import pyarrow as pa
 
 from snowcoder_jax import storage
 
+SEED_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("repo", pa.string()),
+        ("path", pa.string()),
+        ("language", pa.string()),
+        ("license", pa.string()),
+        ("score", pa.float64()),  # the annotator's, 0 where it gave none
+        ("draw", pa.uint64()),  # its place in the order of all seeds
+        ("text", pa.large_string()),  # read through the one reader
+    ]
+)
 
-@dataclasses.dataclass(frozen=True)
-class SeedDocument:
-    """A document of the seed selection, its text read through the one reader.
-
-    Attributes:
-      score: the annotator's, kept for provenance.
-      license: SPDX expression; what is written from the seed inherits it.
-    """
-
-    id: str
-    repo: str
-    path: str
-    language: str
-    text: str
-    score: float
-    license: str = ""
+_NUM_HASHES = 2**64
 
 
 @dataclasses.dataclass(frozen=True)
-class SeedChoice:
-    """The seeds drawn, and what the draw could not do.
+class Drawn:
+    """What is drawn of one language.
 
     Attributes:
-      seeds: in drawing order, languages mixed.
-      wanted: seeds by language as the shares ask for; `drawn` differs where a language ran out
-        and the others took its place.
-      unusable: documents by language that no check of the result exists for.
+      available: documents of the selection; `wanted`: seeds as the shares ask for; `drawn`: as
+        many as there are, where a language runs out and the others take its place.
+      pace: where the last of its seeds stands in the order of all seeds, in (0, 1]; languages
+        that go on for longer than others have more.
     """
 
-    seeds: tuple[SeedDocument, ...]
-    wanted: dict[str, int]
-    drawn: dict[str, int]
-    unusable: dict[str, int]
+    available: int
+    wanted: int
+    drawn: int
+    pace: float
 
 
-def choose_seeds(
-    documents: Sequence[SeedDocument],
-    *,
-    num_seeds: int,
-    language_shares: Mapping[str, float],
-    seed: int,
-    usable_languages: Collection[str] | None = None,
-) -> SeedChoice:
-    """Draw up to `num_seeds` seeds, each document at most once.
+def seed_hash(run_seed: int, document_id: str) -> int:
+    """In [0, 2^64): the smallest of a language are drawn."""
+    return storage.seeded_hash(run_seed, "synthesis seeds", document_id)
+
+
+def draw_of(hashed: int, last: int, pace: float) -> int:
+    """The place of a seed in the order of all, in [0, 2^64).
+
+    Args:
+      hashed: its `seed_hash`. last: of its language, the largest that is drawn.
+    """
+    return min(int(hashed / (last + 1) * pace * _NUM_HASHES), _NUM_HASHES - 1)
+
+
+def plan(
+    available: Mapping[str, int], num_seeds: int | None, language_shares: Mapping[str, float]
+) -> dict[str, Drawn]:
+    """How many seeds each language gives.
 
     A language named in `language_shares` gets its share; the others keep their proportions (by
     number of documents) in what is left. Shares of languages without documents go to those that
-    have some, in proportion; so does the lack of one that runs out. The draw inside a language
-    is uniform by hash of (seed, id), so it does not depend on the order of `documents`.
+    have some, in proportion; so does the lack of one that runs out.
 
     Args:
-      usable_languages: those whose result can be checked; None: all.
+      available: documents of the selection by language.
+      num_seeds: None: all there are, of languages whose share is not 0.
     """
-    assert len({d.id for d in documents}) == len(documents), "a document stands there twice"
-    by_language: dict[str, list[SeedDocument]] = {}
-    unusable: dict[str, int] = {}
-    for document in documents:
-        if usable_languages is not None and document.language not in usable_languages:
-            unusable[document.language] = unusable.get(document.language, 0) + 1
-        else:
-            by_language.setdefault(document.language, []).append(document)
-
-    def order(document: SeedDocument) -> tuple[int, str]:
-        return storage.seeded_hash(seed, "synthesis seeds", document.id), document.id
-
-    available = {language: len(found) for language, found in sorted(by_language.items())}
+    available = {language: n for language, n in sorted(available.items()) if n > 0}
     shares = target_shares(available, language_shares)
-    wanted = _apportion(num_seeds, shares)
-    drawn = _fill(num_seeds, shares, available)
-    chosen = [d for name, n in drawn.items() for d in sorted(by_language[name], key=order)[:n]]
-    return SeedChoice(
-        tuple(sorted(chosen, key=order)), wanted, drawn, dict(sorted(unusable.items()))
-    )
+    if num_seeds is None:
+        drawn = {language: available[language] for language, share in shares.items() if share > 0}
+        wanted = drawn
+    else:
+        drawn = _fill(num_seeds, shares, available)
+        wanted = _apportion(num_seeds, shares)
+    # Were seeds taken at a rate of the shares, each language would last for so long.
+    lasts = {language: drawn[language] / shares[language] for language in drawn if drawn[language]}
+    longest = max(lasts.values(), default=1.0)
+    return {
+        language: Drawn(
+            n, wanted.get(language, 0), drawn.get(language, 0), lasts.get(language, 1.0) / longest
+        )
+        for language, n in available.items()
+    }
 
 
 def target_shares(

@@ -10,10 +10,11 @@ import json
 import warnings
 from collections.abc import Mapping, Sequence
 
+from snowcoder_jax import languages
 from snowcoder_jax.text import secrets
 from snowcoder_jax.text.secrets import Span
 
-NOTEBOOK = "Jupyter Notebook"
+NOTEBOOK = languages.NOTEBOOK
 
 
 def clean_text(

@@ -28,7 +28,7 @@ from snowcoder_jax.steps import build
 
 MODULES = (
     *("ingest", "rules", "duplicates", "contamination", "secrets"),
-    *("select", "tokens", "quality", "pack"),
+    *("select", "tokens", "quality", "pack", "seeds", "accept"),
 )
 DATAFLOW = (
     "--runner=DataflowRunner",

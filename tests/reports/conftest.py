@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from sample_synthesis import sample_synthesis
 
 GOOD_CODE = '''"""Least common multiple."""
 
@@ -196,23 +197,6 @@ def sample_report() -> dict[str, Any]:
             "solutions": {"difference": -0.048, "low": -0.071, "high": -0.026},
         },
     }
-    seeds = [
-        {
-            "seed_path": "heapq.py",
-            "head": GOOD_CODE[:260],
-            "accepted": True,
-            "reason": None,
-            "generated": "def gcd(a: int, b: int) -> int:\n    while b:\n        a, b = b, a % b\n"
-            "    return a\n",
-        },
-        {
-            "seed_path": "email/_policybase.py",
-            "head": GOOD_CODE[:120],
-            "accepted": False,
-            "reason": "no_whole_statement",
-            "generated": "        self.self = self\n" * 4,
-        },
-    ]
     return {
         "name": "local",
         "recipe_path": "configs/local.yaml",
@@ -384,22 +368,7 @@ def sample_report() -> dict[str, Any]:
         },
         "baseline": {"order": 5, "trained_bytes": 4_100_000, "seconds": 11.4},
         "curve": _curve(),
-        "synthesis": {
-            "requests": 200,
-            "accepted": 23,
-            "yield": 0.115,
-            "reasons": {
-                "accepted": 23,
-                "no_whole_statement": 131,
-                "too_short": 31,
-                "near_copy": 15,
-            },
-            "generated_tokens": 25_600,
-            "kept_tokens": 1_912,
-            "copied_tokens": 2_944,
-            "samples": seeds,
-            "mixture_note": "Synthetic text fills 9% of the phase; the selection “best” the rest.",
-        },
+        "synthesis": sample_synthesis(GOOD_CODE),
         "seconds": {
             "ingest": 21.4,
             "rules": 14.2,

@@ -203,10 +203,8 @@ def test_no_synthesis_and_no_control(make_report: MakeReport) -> None:
         "requests": 0,
         "accepted": 0,
         "yield": 0.0,
-        "reasons": {},
-        "generated_tokens": 0,
-        "kept_tokens": 0,
-        "copied_tokens": 0,
+        "reasons": [],
+        "tokens": {"generated": 0, "kept": 0, "copied": 0},
         "samples": [],
         "mixture_note": "",
     }

@@ -1,4 +1,4 @@
-"""Lets the tests of this folder share `scripted_teacher`, which one of them starts as a program."""
+"""Lets the tests of this folder share their helpers."""
 
 from __future__ import annotations
 

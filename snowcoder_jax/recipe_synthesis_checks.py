@@ -1,0 +1,98 @@
+"""What the synthesis part of a recipe must satisfy beyond its types, by itself."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+from snowcoder_jax.recipe_synthesis import ServerTeacher, Synthesis, VllmTeacher
+from snowcoder_jax.strict import Fault
+
+_AT = "synthesis.teacher"
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def check_numbers(synthesis: Synthesis) -> Iterator[Fault]:
+    """Faults of the numbers that all teachers share."""
+    positive = {
+        "num_seeds": synthesis.num_seeds,
+        "max_seed_bytes": synthesis.max_seed_bytes,
+        "head_tokens": synthesis.head_tokens,
+        "min_new_tokens": synthesis.min_new_tokens,
+        "max_new_tokens": synthesis.max_new_tokens,
+        "top_p": synthesis.top_p,
+        "max_similarity": synthesis.max_similarity,
+    }
+    for where, value in positive.items():
+        if value is not None and value <= 0:
+            yield Fault(f"synthesis.{where}", f"{value} is not above 0", "Raise it.")
+    for where, share in (("top_p", synthesis.top_p), ("max_similarity", synthesis.max_similarity)):
+        if share > 1:
+            yield Fault(f"synthesis.{where}", f"{share} is above 1", "Give a share up to 1.")
+    if synthesis.temperature < 0:
+        yield Fault("synthesis.temperature", "is negative", "Give 0 (greedy) or more.")
+    if 0 < synthesis.max_new_tokens < synthesis.min_new_tokens:
+        problem = f"{synthesis.min_new_tokens} is above max_new_tokens {synthesis.max_new_tokens}"
+        yield Fault("synthesis.min_new_tokens", problem, "No answer could be accepted: lower it.")
+
+
+def check_teacher(synthesis: Synthesis) -> Iterator[Fault]:
+    """Faults of a teacher that is no checkpoint of the run."""
+    teacher = synthesis.teacher
+    if isinstance(teacher, VllmTeacher):
+        yield from _vllm(teacher, synthesis.max_new_tokens)
+    elif isinstance(teacher, ServerTeacher):
+        yield from _servers(teacher)
+
+
+def _vllm(teacher: VllmTeacher, max_new_tokens: int) -> Iterator[Fault]:
+    yield from _positive("tensor_parallel", teacher.tensor_parallel)
+    yield from _positive("max_in_flight", teacher.max_in_flight)
+    if not 0 < teacher.gpu_memory_share <= 1:
+        problem = f"{teacher.gpu_memory_share} is not between 0 and 1"
+        yield Fault(f"{_AT}.gpu_memory_share", problem, "Give a share such as 0.9.")
+    if teacher.max_model_len is not None and teacher.max_model_len <= max_new_tokens:
+        yield Fault(
+            f"{_AT}.max_model_len",
+            f"{teacher.max_model_len} leaves no room for a prompt beside synthesis.max_new_tokens "
+            f"{max_new_tokens}",
+            "Raise it, or leave it out for the model's own.",
+        )
+    yield from _price("dollars_per_hour", teacher.dollars_per_hour)
+
+
+def _servers(teacher: ServerTeacher) -> Iterator[Fault]:
+    mend = "Write it like http://gpu-1:8000, without /v1."
+    if not teacher.urls:
+        yield Fault(f"{_AT}.urls", "is empty", "Name at least one server.")
+    for url in teacher.urls:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            yield Fault(f"{_AT}.urls", f"`{url}` is no address of a server", mend)
+        elif parts.username or parts.password:
+            # It would be written into the recipe of the run.
+            mend = "Put the key into the environment, and name its variable in api_key_variable."
+            yield Fault(f"{_AT}.urls", f"the one of {parts.hostname} holds a password", mend)
+    for url in sorted({u for u in teacher.urls if teacher.urls.count(u) > 1}):
+        yield Fault(f"{_AT}.urls", f"`{url}` stands there twice", "Name each server once.")
+    yield from _positive("max_in_flight", teacher.max_in_flight)
+    yield from _positive("timeout_seconds", teacher.timeout_seconds)
+    variable = teacher.api_key_variable
+    if variable is not None and not _VARIABLE.fullmatch(variable):
+        # It may be the key itself, so it is not repeated.
+        problem = "is no name of an environment variable"
+        mend = "Name the variable that holds the key, such as TEACHER_API_KEY."
+        yield Fault(f"{_AT}.api_key_variable", problem, mend)
+    for name in ("dollars_per_million_prompt_tokens", "dollars_per_million_new_tokens"):
+        yield from _price(name, getattr(teacher, name))
+
+
+def _positive(name: str, value: float) -> Iterator[Fault]:
+    if not value > 0:
+        yield Fault(f"{_AT}.{name}", f"{value} is not above 0", "Give a positive number.")
+
+
+def _price(name: str, value: float | None) -> Iterator[Fault]:
+    if value is not None and not 0 <= value < float("inf"):
+        yield Fault(f"{_AT}.{name}", f"{value} is no price", "Give dollars, or leave it out.")

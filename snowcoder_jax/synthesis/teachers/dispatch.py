@@ -1,0 +1,330 @@
+"""Which server gets which request, and what becomes of a response.
+
+A request goes to the least busy server that is up. What becomes of a response:
+
+- an answer, or an error of that prompt alone (400, 413, 422: `context`, `refused`): yielded.
+- busy (429, 503): the server gets half as many at once and a pause (its `Retry-After`); its bound
+  grows by one a round of answers (as TCP's, RFC 5681, section 3.1). The request waits its turn.
+- a fault that may pass (408, 409, 5xx, a broken or senseless response, a time-out): the server is
+  checked at once and the request is tried again, later and later, wherever there is room. A
+  request that has failed `MAX_TRIES` times at servers that were well is given up. Well is a server
+  whose `/health` says so; without one, a server that answers others.
+- a refusal (401, 402, 403, 404; also 400, 413, 422 of a server that has not answered yet): most
+  likely of the key, the model, the path, the missing chat template. It is the prompt's fault only
+  if the same server answers others; until then it is held back. A server that refuses the check
+  too, or `MAX_REFUSALS` requests in a row, gets no more.
+
+A server that cannot be reached, or has failed three checks, is down: what it had goes to others or
+waits, and it is asked every few seconds whether it is back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import dataclasses
+import logging
+import queue
+import threading
+import time
+from collections.abc import Coroutine
+from typing import Any
+
+from snowcoder_jax import storage
+from snowcoder_jax.errors import InputError, MachineError
+from snowcoder_jax.recipe_synthesis import ServerTeacher
+from snowcoder_jax.synthesis.requests import Answer, Request
+from snowcoder_jax.synthesis.teachers import wire
+from snowcoder_jax.synthesis.teachers.endpoint import Endpoint, Pace, UnreachableError
+from snowcoder_jax.synthesis.teachers.wire import Fault
+
+_LOG = logging.getLogger(__name__)
+
+MAX_TRIES = 6
+MAX_TIMEOUTS = 2  # each may have cost a whole answer
+MAX_REFUSALS = 16
+MAX_FAILED_CHECKS = 3
+
+
+@dataclasses.dataclass(slots=True)
+class _Job:
+    request: Request
+    num_sent: int = 0
+    num_faults: int = 0
+    num_timeouts: int = 0
+    first_fault: float = 0.0  # when; 0: none so far
+    last_fault: float = 0.0
+
+
+class Dispatcher:
+    """Asks servers from an event loop in a thread of its own.
+
+    `start`, `submit`, `wait` and `stop` are for the thread that made it. `wait` raises InputError
+    and MachineError as `ServersTeacher.answers` does.
+    """
+
+    def __init__(self, settings: ServerTeacher, api_key: str, pace: Pace) -> None:
+        self._settings = settings
+        self._api_key = api_key
+        self._pace = pace
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
+        self._out: queue.SimpleQueue[Answer | BaseException] = queue.SimpleQueue()
+        self._error: BaseException | None = None
+        self._stopped = asyncio.Event()
+        self._servers: list[Endpoint] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._pending: collections.deque[_Job] = collections.deque()
+        self._held: dict[Endpoint, list[tuple[_Job, Answer]]] = {}
+        self._num_live = 0  # jobs that are neither settled nor held back
+        self._last_answer = 0.0
+        self._last_up = 0.0
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def submit(self, requests: list[Request]) -> None:
+        self._loop.call_soon_threadsafe(self._take, requests)
+
+    def wait(self) -> list[Answer]:
+        """All answers that are there, at least one; raises what ended the asking."""
+        answers: list[Answer] = []
+        while self._error is None and not (answers and self._out.empty()):
+            got = self._out.get()
+            if isinstance(got, BaseException):
+                self._error = got  # raised when what was answered before it is stored
+            else:
+                answers.append(got)
+        if self._error is not None and not answers:
+            raise self._error
+        return answers
+
+    def stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._stopped.set)
+        self._thread.join()
+        self._loop.close()
+
+    # Everything below runs in the event loop's thread.
+
+    def _run(self) -> None:
+        try:
+            self._loop.run_until_complete(self._main())
+        except BaseException as error:  # to the thread that waits for answers
+            self._out.put(error)
+
+    async def _main(self) -> None:
+        self._last_up = time.monotonic()
+        try:
+            for url in self._settings.urls:
+                server = Endpoint(url, self._settings, self._api_key, self._pace)
+                self._servers.append(server)
+                self._held[server] = []
+                self._spawn(self._watch(server))
+            await self._stopped.wait()
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            for server in self._servers:
+                await server.close()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._out.put(error)
+
+    def _take(self, requests: list[Request]) -> None:
+        self._pending.extend(_Job(request) for request in requests)
+        self._num_live += len(requests)
+        self._dispatch()
+
+    def _dispatch(self) -> None:
+        now = time.monotonic()
+        while self._pending:
+            free = [server for server in self._servers if server.has_room(now)]
+            if not free:
+                return
+            server = min(free, key=lambda s: s.load)
+            server.in_flight += 1
+            self._spawn(self._ask(server, self._pending.popleft()))
+
+    async def _dispatch_after(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        self._dispatch()
+
+    async def _ask(self, server: Endpoint, job: _Job) -> None:
+        sent = time.monotonic()
+        try:
+            outcome = await server.ask(job.request)
+        except UnreachableError as error:
+            server.in_flight -= 1
+            self._pending.appendleft(job)
+            self._lose(server, str(error))
+            return self._dispatch()
+        server.in_flight -= 1
+        job.num_sent += 1
+        if isinstance(outcome, Fault) and outcome.kind == "refusal":
+            failed = wire.failed(job.request.key, "refused", outcome.message)
+            self._refused(server, job, failed)
+        elif isinstance(outcome, Answer):
+            if outcome.error.startswith("refused:") and not server.has_answered:
+                self._refused(server, job, outcome)
+            else:
+                self._answered(server, job, outcome)
+        else:
+            if outcome.kind == "busy":
+                self._spawn(self._dispatch_after(server.slow_down(sent, outcome)))
+            server.suspect.set()
+            self._spawn(self._retry(server, job, outcome))
+        self._dispatch()
+
+    def _answered(self, server: Endpoint, job: _Job, answer: Answer) -> None:
+        self._last_answer = self._last_up = time.monotonic()
+        server.answered()
+        self._give_up_held(server)
+        self._yield(job, answer)
+        self._one_less()
+
+    def _yield(self, job: _Job, answer: Answer) -> None:
+        self._out.put(dataclasses.replace(answer, num_retries=job.num_sent - 1))
+
+    def _one_less(self) -> None:
+        self._num_live -= 1
+        if not self._num_live:
+            # No other request can show whether the refusals were the prompts' fault: a check must.
+            for server, held in self._held.items():
+                if held:
+                    server.suspect.set()
+
+    async def _retry(self, server: Endpoint, job: _Job, fault: Fault) -> None:
+        """Put the job back after a while, or give it up."""
+        now = time.monotonic()
+        await asyncio.sleep(self._backoff(job, fault))
+        # A server that is gone by now was the fault's cause; one without a word on its health may
+        # be failing everybody.
+        was_well = server.state == "up" and server.up_since <= now
+        others_pass = server.tells_health or self._last_answer > job.last_fault
+        if fault.kind != "busy" and was_well and others_pass:
+            job.num_faults += 1
+            job.num_timeouts += fault.kind == "timeout"
+        job.first_fault = job.first_fault or now
+        job.last_fault = now
+        if self._is_hopeless(server, job, fault):
+            self._yield(job, wire.failed(job.request.key, fault.kind, fault.message))
+            self._one_less()
+        else:
+            self._pending.append(job)
+        self._dispatch()
+
+    def _backoff(self, job: _Job, fault: Fault) -> float:
+        """Seconds, doubling with each fault; drawn from the upper half so that jobs spread."""
+        doubled = self._pace.first_backoff * 2.0 ** min(job.num_sent - 1, 64)
+        bound = min(self._pace.max_backoff, doubled)
+        identity = f"{job.request.key} {job.num_sent}"
+        seconds = bound * (0.5 + storage.seeded_share(0, "retry", identity) / 2)
+        return min(self._settings.timeout_seconds, max(seconds, fault.retry_after or 0.0))
+
+    def _is_hopeless(self, server: Endpoint, job: _Job, fault: Fault) -> bool:
+        is_old = time.monotonic() - job.first_fault > self._settings.timeout_seconds
+        if fault.kind == "busy":
+            if is_old and self._last_answer <= job.first_fault:
+                raise MachineError(
+                    f"{server.url} has answered nothing but {fault.message!r} for "
+                    f"{self._settings.timeout_seconds:g} seconds. Answers so far are kept: start "
+                    "the same command again, with a smaller max_in_flight if that goes on."
+                )
+            return is_old
+        if job.num_timeouts >= MAX_TIMEOUTS or job.num_faults >= MAX_TRIES:
+            return True
+        # It may be what its servers die of.
+        return is_old and job.num_sent >= MAX_TRIES
+
+    def _refused(self, server: Endpoint, job: _Job, answer: Answer) -> None:
+        """Hold the answer back until it is known whether others fare better."""
+        if server.state == "refusing":
+            self._pending.append(job)
+            return
+        server.refusals_in_a_row += 1
+        server.why = answer.error
+        server.suspect.set()
+        self._held[server].append((job, answer))
+        self._one_less()
+
+    def _give_up_held(self, server: Endpoint) -> None:
+        """The refusals held back were the prompts' own fault."""
+        held, self._held[server] = self._held[server], []
+        for job, answer in held:
+            self._yield(job, answer)
+
+    async def _watch(self, server: Endpoint) -> None:
+        """Look after one server: is it there, does it take the key, is it still well."""
+        pause, num_failed = self._pace.first_backoff, 0
+        while True:
+            server.suspect.clear()
+            state = await server.check()
+            if state == "up" and server.refusals_in_a_row >= MAX_REFUSALS:
+                state = "refusing"
+            if state == "refusing":
+                return self._drop(server)
+            if state == "up":
+                pause, num_failed = self._pace.first_backoff, 0
+                self._is_up(server)
+                await server.until_suspect(self._pace.check_interval)
+                continue
+            num_failed += 1
+            # A busy server may miss a check; one with nothing under way has no excuse.
+            if num_failed >= MAX_FAILED_CHECKS or not server.in_flight:
+                self._lose(server, server.why)
+            if server.state == "down":
+                await server.hang_up()
+                self._raise_if_none_is_left()
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, self._pace.check_interval)
+
+    def _is_up(self, server: Endpoint) -> None:
+        self._last_up = time.monotonic()
+        if server.state != "up":
+            if server.state == "down":
+                _LOG.warning("%s is back", server.url)
+            server.state, server.up_since = "up", self._last_up
+            self._dispatch()
+        if not self._num_live:
+            self._give_up_held(server)
+
+    def _lose(self, server: Endpoint, why: str) -> None:
+        if server.state in ("up", "unknown"):
+            seconds = self._settings.timeout_seconds
+            _LOG.warning("%s: no server, waiting up to %g seconds (%s)", server.url, seconds, why)
+            server.state, server.why = "down", why
+            server.suspect.set()
+
+    def _drop(self, server: Endpoint) -> None:
+        _LOG.warning("%s gets no more requests (%s)", server.url, server.why)
+        server.state = "refusing"
+        held, self._held[server] = self._held[server], []
+        self._pending.extend(job for job, _ in held)
+        self._num_live += len(held)
+        self._raise_if_none_is_left()
+        self._dispatch()
+
+    def _raise_if_none_is_left(self) -> None:
+        """Raises InputError, MachineError: as `ServersTeacher` says."""
+        told = "; ".join(f"{server.url}: {server.why}" for server in self._servers)
+        if all(server.state == "refusing" for server in self._servers):
+            raise InputError(
+                f"synthesis.teacher: every server refuses ({told}). Mend `model`, `urls`, `mode`, "
+                "or the key in the environment variable that `api_key_variable` names."
+            )
+        if any(server.state == "up" for server in self._servers):
+            return
+        seconds = self._settings.timeout_seconds
+        if time.monotonic() - self._last_up > seconds:
+            raise MachineError(
+                f"synthesis.teacher.urls: no server could be reached for {seconds:g} seconds "
+                f"({told}). Answers so far are kept: start the servers and the same command again."
+            )

@@ -1,0 +1,196 @@
+"""One OpenAI-compatible server: asking it, checking it, and how much it may be given at once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import time
+from typing import Any, Literal
+
+import aiohttp
+
+from snowcoder_jax.recipe_synthesis import ServerTeacher
+from snowcoder_jax.synthesis.requests import Answer, Request
+from snowcoder_jax.synthesis.teachers import wire
+from snowcoder_jax.synthesis.teachers.wire import Fault
+
+# unknown: not checked yet.
+State = Literal["unknown", "up", "down", "refusing"]
+
+MAX_BODY_BYTES = 1 << 26
+# Servers hang up on idle connections, uvicorn (vLLM, SGLang) after 5 seconds: a request sent just
+# then would be lost.
+_KEEP_ALIVE_SECONDS = 4.0
+_SHOWN_CHARS = 300
+
+
+@dataclasses.dataclass(frozen=True)
+class Pace:
+    """How fast it looks after servers: seconds."""
+
+    check_interval: float = 15.0
+    check_timeout: float = 10.0
+    first_backoff: float = 0.5
+    max_backoff: float = 60.0
+
+
+class UnreachableError(Exception):
+    """Nobody took the request: the connection was refused, or the name leads nowhere."""
+
+
+class Endpoint:
+    """One server of `settings.urls`; to be made and used inside one event loop.
+
+    Attributes:
+      why: the state is not "up".
+      up_since: time.monotonic() of the last check that found it up after it was not.
+      tells_health: it has a `/health` that says it is well.
+      suspect: set by whoever saw something that calls for a check.
+      has_answered: at least once.
+      refusals_in_a_row: since its last answer.
+    """
+
+    def __init__(self, url: str, settings: ServerTeacher, api_key: str, pace: Pace) -> None:
+        self.url = url.rstrip("/").removesuffix("/v1")
+        self.state: State = "unknown"
+        self.why = ""
+        self.up_since = 0.0
+        self.tells_health = False
+        self.suspect = asyncio.Event()
+        self.in_flight = 0
+        self.has_answered = False
+        self.refusals_in_a_row = 0
+        self._settings = settings
+        self._api_key = api_key
+        self._pace = pace
+        self._session = self._open()
+        self._bound = float(settings.max_in_flight)  # how many at once
+        self._bound_since = 0.0
+        self._paused_until = 0.0
+
+    @property
+    def load(self) -> float:
+        """Under way, as a share of what it may be given at once."""
+        return self.in_flight / self._bound
+
+    def has_room(self, now: float) -> bool:
+        return (
+            self.state == "up" and self.in_flight < int(self._bound) and now >= self._paused_until
+        )
+
+    def answered(self) -> None:
+        """It gave an answer; after a round of them it may be given one more at once."""
+        self.has_answered = True
+        self.refusals_in_a_row = 0
+        self._bound = min(float(self._settings.max_in_flight), self._bound + 1 / self._bound)
+
+    def slow_down(self, sent: float, fault: Fault) -> float:
+        """It was too busy for what was sent then: half as many at once, after the pause returned.
+
+        Halved only once for all that were under way together.
+        """
+        now = time.monotonic()
+        if sent >= self._bound_since:
+            self._bound = max(1.0, self._bound / 2)
+            self._bound_since = now
+        pause = self._pace.first_backoff if fault.retry_after is None else fault.retry_after
+        pause = min(pause, self._settings.timeout_seconds)
+        self._paused_until = max(self._paused_until, now + pause)
+        return pause
+
+    async def ask(self, request: Request) -> Answer | Fault:
+        """Its answer to one request.
+
+        Raises:
+          UnreachableError: its machine says that there is no server.
+        """
+        settings = self._settings
+        try:
+            async with self._session.post(
+                self.url + wire.path(settings.mode),
+                data=wire.request_body(request, settings.model, settings.mode),
+                headers={"Content-Type": "application/json"},
+                allow_redirects=False,
+            ) as response:
+                body = bytearray()
+                async for chunk in response.content.iter_any():
+                    body += chunk
+                    if len(body) > MAX_BODY_BYTES:
+                        return Fault("malformed", f"over {MAX_BODY_BYTES} bytes")
+                retry_after = response.headers.get("Retry-After")
+        except aiohttp.ClientConnectorError as error:
+            raise UnreachableError(_told(error)) from error
+        except aiohttp.ConnectionTimeoutError as error:
+            return Fault("connection", _told(error))
+        except TimeoutError:
+            return Fault("timeout", f"no answer in {settings.timeout_seconds:g} seconds")
+        except (aiohttp.ClientError, ConnectionError) as error:
+            return Fault("connection", _told(error))
+        outcome = wire.read_response(request.key, response.status, bytes(body), retry_after)
+        return self._without_key(outcome)
+
+    async def check(self) -> State:
+        """Whether it is there, is well, and takes the key and (once it has refused) the model."""
+        timeout = aiohttp.ClientTimeout(total=self._pace.check_timeout)
+        try:
+            async with self._session.get(self.url + "/health", timeout=timeout) as response:
+                health = response.status
+            async with self._session.get(self.url + "/v1/models", timeout=timeout) as response:
+                status, body = response.status, await response.read()
+        except (aiohttp.ClientError, ConnectionError, TimeoutError) as error:
+            self.why = _told(error)
+            return "down"
+        self.tells_health = health == 200
+        if health >= 500 or status >= 500:
+            self.why = f"/health says {health}, /v1/models {status}"
+            return "down"
+        # Of hosted servers, a key may be for asking alone (403), and names beside those listed may
+        # do: that alone is no refusal.
+        if status == 401 or (status == 403 and self.refusals_in_a_row):
+            self.why = f"{status} for the key"
+            return "refusing"
+        names = wire.model_names(body)
+        if self.refusals_in_a_row and names and self._settings.model not in names:
+            self.why = f"it has {', '.join(names[:8])}, not {self._settings.model}"
+            return "refusing"
+        return "up"
+
+    async def until_suspect(self, seconds: float) -> None:
+        """Waits until somebody calls for a check, at most so long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.suspect.wait()
+
+    async def hang_up(self) -> None:
+        """End all that is under way."""
+        if self.in_flight:
+            await self._session.close()
+            self._session = self._open()
+
+    async def close(self) -> None:
+        await self._session.close()
+
+    def _open(self) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_SECONDS),
+            timeout=aiohttp.ClientTimeout(
+                total=self._settings.timeout_seconds, sock_connect=self._pace.check_timeout
+            ),
+            headers={"Authorization": f"Bearer {self._api_key}"} if self._api_key else None,
+        )
+
+    def _without_key(self, outcome: Answer | Fault) -> Answer | Fault:
+        """Servers may quote a key that they refuse."""
+        if not self._api_key:
+            return outcome
+        changed: dict[str, Any]
+        if isinstance(outcome, Fault):
+            changed = {"message": outcome.message.replace(self._api_key, "[key]")}
+        else:
+            changed = {"error": outcome.error.replace(self._api_key, "[key]")}
+        return dataclasses.replace(outcome, **changed)
+
+
+def _told(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"[:_SHOWN_CHARS]

@@ -1,0 +1,143 @@
+"""The step that asks, in a graph of its own: seeds by rote, a fake server, a small tokenizer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from asking import write_seeds
+from fake_server import FakeServer
+
+from snowcoder_jax import cli, run, steps
+from snowcoder_jax.errors import EXIT_INPUT
+from snowcoder_jax.progress import Progress
+from snowcoder_jax.recipe import load_recipe
+from snowcoder_jax.run import Facts
+from snowcoder_jax.steps import asking
+from snowcoder_jax.steps.builder import Builder
+from snowcoder_jax.synthesis import runner
+from snowcoder_jax.synthesis.ask import load_ask
+from snowcoder_jax.tokenizer import train
+
+NUM_SEEDS = 30
+
+
+def graph(root: Path, url: str, *overrides: str) -> Builder:
+    teacher = f"synthesis.teacher={{kind: server, model: fake, urls: ['{url}']}}"
+    b = Builder(load_recipe("configs/local.yaml", (f"output={root}", teacher, *overrides)))
+
+    def tokenizer(folder: str, key: str, progress: Progress) -> Facts:
+        train([f"def total_{i}(values):\n    return sum(values)\n" for i in range(99)], 290, folder)
+        return {}
+
+    def seeds(folder: str, key: str, progress: Progress) -> Facts:
+        write_seeds(Path(folder), NUM_SEEDS)
+        return {}
+
+    b.add("tokenizer", inside=b.path("tokenizers"), params=None, work=tokenizer)
+    b.add("synthesize seeds", inside=b.path("synthetic"), prefix="seeds-", params=1, work=seeds)
+    asking.add_step(b)
+    return b
+
+
+def quiet(_line: str) -> None:
+    pass
+
+
+def test_the_step_asks_all_and_records_what_it_cost(tmp_path: Path) -> None:
+    with FakeServer(log=tmp_path / "log") as server:
+        b = graph(tmp_path, server.url)
+        run.execute(b.steps, quiet)
+        record = run.finished(b.steps[-1])
+        assert record is not None
+        assert (record["facts"]["answered"], record["facts"]["missing"]) == (NUM_SEEDS, 0)
+        assert record["facts"]["spent"]["new_tokens"] > 0
+        num_asked = len(server.asked())
+        # What changes no question is no reason to pay again.
+        again = graph(tmp_path, server.url, "synthesis.max_similarity=0.5")
+        run.execute(again.steps, quiet)
+        assert len(server.asked()) == num_asked == NUM_SEEDS
+    ask = load_ask(b.named[asking.STEP])
+    assert runner.summarize(ask)["answered"] == NUM_SEEDS
+    assert "{{seed}}" in ask.template
+
+
+def test_the_key_covers_what_changes_answers_and_nothing_else(tmp_path: Path) -> None:
+    def key(url: str, *overrides: str) -> str:
+        return graph(tmp_path, url, *overrides).steps[-1].key
+
+    first = key("http://a:1")
+    assert key("http://b:2", "synthesis.teacher.max_in_flight=3") == first
+    assert key("http://a:1", "synthesis.teacher.dollars_per_million_new_tokens=3") == first
+    others = ["teacher.model=other", "temperature=0.1", "prompt=rewrite", "max_similarity=0.5"]
+    assert first not in {key("http://a:1", f"synthesis.{other}") for other in others}
+
+
+def test_a_dry_run_prints_prompts_and_asks_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with FakeServer(log=tmp_path / "log") as server:
+        b = graph(tmp_path, server.url)
+        before = asking.steps_before(b, asks=False)
+        assert [step.name for step in before] == ["tokenizer", "synthesize seeds"]
+        run.execute(before, quiet)
+        asking.try_out(b, None, dry_run=True)
+        assert server.asked() == []
+    printed = capsys.readouterr().out
+    assert printed.count("\ndef total_") == printed.count("--- ") == asking.NUM_SHOWN
+    assert f"{NUM_SEEDS} seeds; about" in printed
+    folder = printed.split("synthesis.worker ")[1].split()[0]
+    assert load_ask(folder).synthesis == b.recipe.synthesis
+
+
+def test_a_limit_asks_a_few_and_judges_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with FakeServer(log=tmp_path / "log") as server:
+        b = graph(tmp_path, server.url, "synthesis.min_new_tokens=1")
+        run.execute(asking.steps_before(b, asks=True), quiet)
+        asking.try_out(b, 7, dry_run=False)
+        assert len(server.asked()) == 7
+        printed = capsys.readouterr().out
+        assert "7 answers, 0 dead letters" in printed
+        assert "7 of 7 accepted" in printed
+        assert run.finished(b.steps[-1]) is None
+        run.execute(b.steps, quiet)
+        assert len(server.asked()) == NUM_SEEDS
+
+
+def test_answers_that_are_refused_are_counted_by_reason(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with FakeServer() as server:
+        b = graph(tmp_path, server.url, "synthesis.min_new_tokens=160")
+        run.execute(asking.steps_before(b, asks=True), quiet)
+        asking.try_out(b, 4, dry_run=False)
+    assert "0 of 4 accepted (4 too_short)" in capsys.readouterr().out
+
+
+def command(root: Path, *arguments: str) -> int:
+    (root / "code").mkdir(exist_ok=True)
+    (root / "code" / "a.py").write_text("x = 1\n")
+    source = f"sources=[{{name: code, kind: folder, path: '{root}/code', license: MIT}}]"
+    return cli.main(["synthesize", "configs/local.yaml", source, f"output={root}/out", *arguments])
+
+
+def test_the_command_takes_a_dry_run_and_a_limit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FakeServer(log=tmp_path / "log") as server:
+        monkeypatch.setattr(steps, "build", lambda recipe: graph(tmp_path, server.url))
+        assert command(tmp_path, "--dry-run", "--limit", "2") == 0
+        assert capsys.readouterr().out.count("--- ") == 2
+        assert server.asked() == []
+        assert command(tmp_path, "--limit", "5") == 0
+        assert "5 answers" in capsys.readouterr().out
+        assert len(server.asked()) == 5
+        assert command(tmp_path) == 0
+        assert len(server.asked()) == NUM_SEEDS
+
+
+def test_a_limit_below_0_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(tmp_path, "--limit", "-1") == EXIT_INPUT
+    assert "--limit -1: is below 0" in capsys.readouterr().err

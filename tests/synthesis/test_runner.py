@@ -1,0 +1,180 @@
+"""The runner asks for what the store does not have, and tells what became of all."""
+
+from __future__ import annotations
+
+import dataclasses
+import uuid
+from pathlib import Path
+
+import pytest
+from asking import ListTeacher, make_ask, requests_of, write_seeds
+
+from snowcoder_jax.errors import InputError
+from snowcoder_jax.synthesis import runner, seed_parts
+from snowcoder_jax.synthesis.answers import AnswerIndex
+from snowcoder_jax.synthesis.ask import load_ask
+
+NUM_SEEDS = 150
+
+
+def ask_of(root: Path, **synthesis: object) -> runner.Ask:
+    write_seeds(root / "seeds", NUM_SEEDS)
+    return make_ask(root, **synthesis)
+
+
+def test_all_is_asked_once_and_stored_with_its_seed(tmp_path: Path) -> None:
+    ask, teacher = ask_of(tmp_path), ListTeacher()
+    facts = runner.ask_all(ask, teacher)
+    requests = requests_of(ask)
+    assert sorted(teacher.asked) == sorted(request.key for request in requests)
+    rows = AnswerIndex(ask.store).find(teacher.asked)
+    assert {key: row.request for key, row in rows.items()} == {r.key: r for r in requests}
+    assert {row.answer.text for row in rows.values()} == {f"text of {r.key}" for r in requests}
+    assert (facts["requests"], facts["answered"], facts["missing"]) == (NUM_SEEDS, NUM_SEEDS, 0)
+    assert facts["spent"]["new_tokens"] == 10 * NUM_SEEDS
+    assert facts["spent"]["prompt_tokens"] == 20 * NUM_SEEDS
+
+
+def test_after_a_death_only_the_rest_is_asked(tmp_path: Path) -> None:
+    ask, dying, next_one = ask_of(tmp_path), ListTeacher(num_answers=60), ListTeacher()
+    with pytest.raises(RuntimeError, match="died"):
+        runner.ask_all(ask, dying)
+    assert runner.summarize(ask)["missing"] == NUM_SEEDS - 60
+    runner.ask_all(ask, next_one)
+    assert len(next_one.asked) == NUM_SEEDS - 60
+    assert not set(dying.asked) & set(next_one.asked)
+    third = ListTeacher()
+    runner.ask_all(ask, third)
+    assert third.asked == []
+
+
+def test_dead_letters_are_counted_and_not_asked_again_until_their_files_are_removed(
+    tmp_path: Path,
+) -> None:
+    ask = ask_of(tmp_path)
+    refused = {request.key for request in requests_of(ask)[:3]}
+    facts = runner.ask_all(ask, ListTeacher(refused))
+    assert (facts["answered"], facts["dead"]) == (NUM_SEEDS - 3, 3)
+    assert facts["dead_letters"]["counts"] == {"context": 3}
+    samples = facts["dead_letters"]["samples"]
+    assert {sample["key"] for sample in samples} == refused
+    assert samples[0]["error"] == "context: too long"
+    assert samples[0]["path"].startswith("src/module_")
+    again = ListTeacher()
+    runner.ask_all(ask, again)
+    assert again.asked == []
+    for path in Path(ask.store).glob("dead-*.jsonl"):
+        path.unlink()
+    facts = runner.ask_all(ask, again)
+    assert set(again.asked) == refused
+    assert (facts["answered"], facts["dead"]) == (NUM_SEEDS, 0)
+
+
+def test_workers_share_the_requests_by_their_keys(tmp_path: Path) -> None:
+    ask = ask_of(tmp_path)
+    teachers = [ListTeacher() for _ in range(3)]
+    for worker, teacher in enumerate(teachers):
+        facts = runner.ask_all(ask, teacher, worker=worker, num_workers=3)
+        assert facts["requests"] == facts["answered"] == len(teacher.asked)
+        assert {int(key, 16) % 3 for key in teacher.asked} == {worker}
+    asked = [key for teacher in teachers for key in teacher.asked]
+    assert sorted(asked) == sorted(request.key for request in requests_of(ask))
+    assert runner.summarize(ask)["answered"] == NUM_SEEDS
+
+
+def test_a_limit_takes_the_seeds_drawn_first_and_the_rest_can_follow(tmp_path: Path) -> None:
+    ask, few, rest = ask_of(tmp_path), ListTeacher(), ListTeacher()
+    facts = runner.ask_all(ask, few, limit=20)
+    assert (facts["seeds"], facts["requests"]) == (20, 20)
+    draws = {
+        row["id"]: row["draw"]
+        for path in seed_parts.part_paths(ask.seeds)
+        for row in seed_parts.parquet.read_table(path).to_pylist()
+    }
+    first = {key for key, _ in sorted(draws.items(), key=lambda item: item[1])[:20]}
+    rows = AnswerIndex(ask.store).find(few.asked)
+    assert {row.request.seed.id for row in rows.values()} == first
+    runner.ask_all(ask, rest)
+    assert len(rest.asked) == NUM_SEEDS - 20
+    nobody = ListTeacher()
+    assert runner.ask_all(ask, nobody, limit=0)["requests"] == 0
+    assert runner.ask_all(ask, nobody, limit=10_000)["requests"] == NUM_SEEDS
+    assert nobody.asked == []
+
+
+def test_another_prompt_or_sampling_is_another_question_in_the_same_store(tmp_path: Path) -> None:
+    ask, teacher = ask_of(tmp_path), ListTeacher()
+    runner.ask_all(ask, teacher)
+    for changed in ({"prompt": "rewrite"}, {"temperature": 0.1}):
+        other = ListTeacher()
+        synthesis = dataclasses.replace(ask.synthesis, **changed)
+        runner.ask_all(dataclasses.replace(ask, synthesis=synthesis), other)
+        assert len(other.asked) == NUM_SEEDS
+        assert not set(other.asked) & set(teacher.asked)
+    assert len(AnswerIndex(ask.store)) == 3 * NUM_SEEDS
+    assert runner.summarize(ask)["answered"] == NUM_SEEDS
+
+
+def test_progress_ends_within_the_total(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "PROGRESS_SECONDS", 0.0)
+    ask = ask_of(tmp_path)
+    runner.ask_all(ask, ListTeacher(), limit=50)
+    told: list[tuple[int, int, str]] = []
+    runner.ask_all(ask, ListTeacher(), on_progress=lambda *args: told.append(args))
+    assert told[-1][:2] == (NUM_SEEDS, NUM_SEEDS)
+    assert all(done <= total for done, total, _ in told)
+    assert [done for done, _, _ in told] == sorted(done for done, _, _ in told)
+    assert told[-1][2].startswith("2 k tokens read, 1 k written of about 2 k tokens read")
+
+
+def test_where_asking_is_stopped_the_teacher_is_stopped_and_what_came_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "PROGRESS_SECONDS", 0.0)
+    ask, teacher = ask_of(tmp_path), ListTeacher()
+
+    def interrupt(done: int, total: int, note: str) -> None:
+        if done == 40:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        runner.ask_all(ask, teacher, on_progress=interrupt)
+    assert teacher.is_stopped
+    assert len(AnswerIndex(ask.store)) == 40
+
+
+def test_a_dry_run_shows_prompts_and_the_estimate_and_asks_nothing(tmp_path: Path) -> None:
+    ask = ask_of(tmp_path)
+    lines: list[str] = []
+    runner.print_prompts(ask, 2, lines.append)
+    text = "".join(lines)
+    shown = [request for request in requests_of(ask) if request.key in text]
+    assert len(shown) == 2
+    assert all(request.prompt in text for request in shown)
+    assert "150 seeds; about" in text
+    assert not Path(ask.store).exists()
+
+
+def test_an_ask_is_found_again_where_its_folders_were_moved(tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    ask = ask_of(old)
+    ask.save(str(old / "ask"))
+    old.rename(new)
+    moved = load_ask(str(new / "ask"))
+    assert (moved.seeds, moved.store) == (str(new / "seeds"), str(new / "store"))
+    assert runner.ask_all(moved, ListTeacher())["answered"] == NUM_SEEDS
+
+
+def test_an_object_store_takes_the_answers_of_several_runs(tmp_path: Path) -> None:
+    ask = dataclasses.replace(ask_of(tmp_path), store=f"memory://{uuid.uuid4()}")
+    with pytest.raises(RuntimeError, match="died"):
+        runner.ask_all(ask, ListTeacher(num_answers=60))
+    rest = ListTeacher()
+    facts = runner.ask_all(ask, rest)
+    assert (facts["answered"], len(rest.asked)) == (NUM_SEEDS, NUM_SEEDS - 60)
+    assert len(list(runner.stored_rows(ask))) == NUM_SEEDS
+
+
+def test_no_seeds_are_a_fault_of_the_input(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="has no seeds"):
+        runner.ask_all(make_ask(tmp_path), ListTeacher())
