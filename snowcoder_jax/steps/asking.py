@@ -109,9 +109,9 @@ def ask_missing(b: Builder, progress: Progress, limit: int | None = None) -> Fac
     from snowcoder_jax.synthesis import runner
 
     def load_params(phase: str) -> Any:
-        from snowcoder_jax.training import checkpoints
+        from snowcoder_jax.steps.learning import params_for_inference
 
-        return checkpoints.load_params(b.named[f"train {phase}"])
+        return params_for_inference(b.named[f"train {phase}"], b.recipe)
 
     return runner.ask_from_run(
         b.named[STEP],

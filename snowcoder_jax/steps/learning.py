@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from snowcoder_jax import base_model, storage, strict
 from snowcoder_jax import packed as packed_format
 from snowcoder_jax.evaluation import sandbox
 from snowcoder_jax.progress import Progress
-from snowcoder_jax.recipe import Phase
+from snowcoder_jax.recipe import Phase, Recipe
 from snowcoder_jax.run import Facts
 from snowcoder_jax.steps import corpus as corpus_steps
 from snowcoder_jax.steps.builder import Builder
@@ -209,6 +209,15 @@ _EVALUATION = (
 )
 
 
+def params_for_inference(checkpoints: str, recipe: Recipe) -> Any:
+    """The last parameters of a phase, over the devices of this process."""
+    from snowcoder_jax.model import decoder
+    from snowcoder_jax.training.checkpoints import load_params
+    from snowcoder_jax.training.mesh import over_local_devices
+
+    return over_local_devices(load_params(checkpoints), decoder.logical_axes(recipe.model))
+
+
 def evaluation_path(b: Builder, name: str) -> str:
     return storage.join(b.run_folder, "evaluations", name, "evaluation.json")
 
@@ -219,11 +228,10 @@ def _add_evaluation(b: Builder, phase: Phase) -> None:
 
     def work(folder: str, key: str, progress: Progress) -> Facts:
         from snowcoder_jax.evaluation.evaluate import evaluate
-        from snowcoder_jax.training.checkpoints import load_params
 
         evaluate(
             recipe,
-            load_params(checkpoints),
+            params_for_inference(checkpoints, recipe),
             tokenizer_folder=b.named["tokenizer"],
             heldout=heldout_documents(b),
             output=evaluation_path(b, phase.name),

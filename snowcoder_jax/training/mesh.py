@@ -121,6 +121,21 @@ def shardings(mesh: Mesh, logical_axes: Any) -> Any:
     return jax.tree.map(place, logical_axes, is_leaf=lambda node: isinstance(node, tuple))
 
 
+def over_local_devices(params: Any, logical_axes: Any) -> Any:
+    """Parameters for inference in this process: in the memory of its devices, split over them.
+
+    A dim that their number does not divide stays whole.
+    """
+    mesh = make_mesh(recipe.Mesh(), jax.local_devices())
+
+    def place(sharding: NamedSharding, x: Any) -> jax.Array:
+        sizes = zip(x.shape, sharding.spec, strict=False)
+        divides = all(axis is None or size % mesh.shape[axis] == 0 for size, axis in sizes)
+        return jax.device_put(x, sharding if divides else NamedSharding(mesh, PartitionSpec()))
+
+    return jax.tree.map(place, shardings(mesh, logical_axes), params)
+
+
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Rows over replica and fsdp; the dim of positions whole (the step splits it)."""
     return NamedSharding(mesh, PartitionSpec(LOGICAL_TO_MESH["batch"], None))

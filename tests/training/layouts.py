@@ -14,7 +14,9 @@ from jax.sharding import Mesh
 from tiny_training import HARDWARE, MODEL, SEQUENCE_LENGTH, VOCAB_SIZE
 
 from snowcoder_jax import recipe
-from snowcoder_jax.training.mesh import batch_sharding, make_mesh
+from snowcoder_jax.evaluation import scores
+from snowcoder_jax.model import decoder
+from snowcoder_jax.training.mesh import batch_sharding, make_mesh, over_local_devices
 from snowcoder_jax.training.state import fresh_state
 from snowcoder_jax.training.step import make_train_step
 
@@ -77,8 +79,31 @@ def three_steps(mesh: Mesh, microbatches: int) -> dict[str, Any]:
     }
 
 
+def bits_of_documents() -> dict[str, list[float]]:
+    """What a model needs for two documents: parameters on one device, and over all of them."""
+    model = dataclasses.replace(MODEL, attention="document")
+    params = decoder.init_params(model, VOCAB_SIZE, 0)
+    rng = np.random.default_rng(1)
+    documents = [rng.integers(0, VOCAB_SIZE, n).tolist() for n in (40, 9)]
+    placed = {"one": params, "all": over_local_devices(params, decoder.logical_axes(model))}
+    assert len(placed["all"]["embedding"].sharding.device_set) == jax.local_device_count()
+    assert not placed["all"]["embedding"].sharding.is_fully_replicated
+    return {
+        name: scores.document_bits(
+            params,
+            model,
+            VOCAB_SIZE,
+            documents,
+            start_id=0,
+            sequence_length=SEQUENCE_LENGTH,
+            batch_size=2,
+        ).tolist()
+        for name, params in placed.items()
+    }
+
+
 def main() -> None:
-    results = {}
+    results: dict[str, Any] = {"bits": bits_of_documents()}
     for name, (sizes, microbatches) in LAYOUTS.items():
         mesh = make_mesh(recipe.Mesh(*sizes), jax.devices()[: int(np.prod(sizes))])
         results[name] = three_steps(mesh, microbatches)

@@ -28,6 +28,8 @@ def test_layouts_agree() -> None:
     done = subprocess.run([sys.executable, script], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     results = json.loads(done.stdout.splitlines()[-1])
+    bits = results.pop("bits")
+    np.testing.assert_allclose(bits["all"], bits["one"], rtol=1e-5)
     want = results.pop("1")
     assert len(results) == 5
     for name, result in results.items():
