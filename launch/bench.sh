@@ -17,6 +17,9 @@ if [ -f "benchmarks/requirements-$name.txt" ]; then
   locks+=("benchmarks/requirements-$name.txt")
   environment=.venv-bench-$name
 fi
+if [ "$name" = synthesis ]; then
+  set_up_environment .venv-vllm launch/vllm/requirements-cpu.txt launch/vllm/requirements-cpu-torch.txt
+fi
 set_up_environment "$environment" "${locks[@]}"
 export JAX_PLATFORMS=${JAX_PLATFORMS:-cpu}
 exec "$PYTHON" "benchmarks/$name.py" "$@"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Format, types and tests. Usage: bash launch/test.sh [--all] [PYTEST-ARGUMENT ...]
-# Without --all, tests marked `slow` are left out.
+# Without --all, tests marked `slow` are left out, and with them vLLM and its environment.
 set -euo pipefail
 source "$(dirname "$0")/setup.sh"
 
@@ -8,6 +8,8 @@ selection=(-m "not slow")
 if [ "${1:-}" = --all ]; then
   selection=()
   shift
+  set_up_environment .venv-vllm launch/vllm/requirements-cpu.txt \
+    launch/vllm/requirements-cpu-torch.txt
 fi
 set_up_environment .venv-test requirements-test.txt requirements-encoder.txt
 export JAX_PLATFORMS=cpu

@@ -1,0 +1,1 @@
+"""The parts of benchmarks/synthesis.py, each a process of its own."""
