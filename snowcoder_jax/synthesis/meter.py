@@ -20,6 +20,8 @@ from snowcoder_jax.synthesis.requests import Answer, Request
 
 # Chosen, of code under vocabularies of about 100 k tokens; only until answers were seen.
 BYTES_PER_TOKEN = 3.5
+# Chosen: `oss_instruct` asks for 80 to 250 lines however short the seed is, some 10 tokens each.
+FILE_TOKENS = 1_500
 
 
 def dollars(teacher: CheckpointTeacher | VllmTeacher | ServerTeacher, spent: Spent) -> float | None:
@@ -40,8 +42,8 @@ def dollars(teacher: CheckpointTeacher | VllmTeacher | ServerTeacher, spent: Spe
 def estimate_before(synthesis: Synthesis, sample: Sequence[Request], num_requests: int) -> Spent:
     """What `num_requests` like the ones in `sample` will read and write; seconds are not known.
 
-    An instruct teacher is taken to write as much as it is shown of a seed, a base teacher all
-    that it may: both at most `max_new_tokens`.
+    An instruct teacher is taken to write as much as it is shown of a seed and `FILE_TOKENS` at
+    least, a base teacher all that it may: both at most `max_new_tokens`.
     """
     if not sample:
         return Spent()
@@ -49,7 +51,8 @@ def estimate_before(synthesis: Synthesis, sample: Sequence[Request], num_request
     num_tokens = 0.0
     for request in sample:
         shown = _num_bytes(request.seed.text) / BYTES_PER_TOKEN
-        wanted = synthesis.max_new_tokens if synthesis.teacher.mode == "completion" else shown
+        is_base = synthesis.teacher.mode == "completion"
+        wanted = synthesis.max_new_tokens if is_base else max(shown, FILE_TOKENS)
         num_tokens += min(wanted, synthesis.max_new_tokens)
     return _scaled(Spent(round(num_prompt_tokens), round(num_tokens)), num_requests / len(sample))
 

@@ -48,15 +48,20 @@ def test_hours_that_nobody_knows_yet_have_no_price() -> None:
     assert meter.dollars(VllmTeacher("m", dollars_per_hour=20.0), Spent(100, 100)) is None
 
 
-def test_the_first_estimate_comes_from_the_bytes_of_prompts_and_seeds(tmp_path: Path) -> None:
-    write_seeds(tmp_path / "seeds", 10, words="é" * 50)
-    ask = make_ask(tmp_path, max_new_tokens=4096)
+@pytest.mark.parametrize("num_characters", [50, 4_000])
+def test_the_first_estimate_comes_from_the_bytes_of_prompts_and_seeds(
+    tmp_path: Path, num_characters: int
+) -> None:
+    write_seeds(tmp_path / "seeds", 10, words="é" * num_characters)
+    ask = make_ask(tmp_path, max_new_tokens=100_000)
     sample = requests_of(ask)
     estimate = meter.estimate_before(ask.synthesis, sample, 1_000)
     prompt_bytes = sum(len(request.prompt.encode()) for request in sample)
     seed_bytes = sum(len(request.seed.text.encode()) for request in sample)
     assert estimate.num_prompt_tokens == pytest.approx(100 * prompt_bytes / 3.5, rel=1e-3)
-    assert estimate.num_tokens == pytest.approx(100 * seed_bytes / 3.5, rel=1e-3)
+    tokens = max(1_500 * 1_000, 100 * seed_bytes / 3.5)
+    assert (tokens > 1_500_000) == (num_characters > 50)
+    assert estimate.num_tokens == pytest.approx(tokens, rel=1e-3)
     assert estimate.seconds == 0
 
 
