@@ -9,8 +9,8 @@ What it does not do as well as a worker:
 - `RunInference` hands over a batch and waits for its slowest answer: the GPU idles at the end of
   each, the less the larger `--batch_size` is.
 - Only seeds of one part are in a batch, and parts are the measure of parallelism.
-- A bundle that fails is run again; its machine remembers what it has stored, another one asks those
-  again that were stored since the bundle began.
+- A bundle that fails is run again; its process remembers what it has stored, another one asks those
+  again that were stored since it last looked (`INDEX_SECONDS`).
 - Only `instruct` teachers: the server that a machine starts for itself does not end at the markers
   that end a base model's file.
 
@@ -27,6 +27,8 @@ import os
 import socket
 import subprocess
 import sys
+import threading
+import time
 import weakref
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -37,19 +39,23 @@ from apache_beam.ml.inference.base import ModelHandler, RunInference
 
 from beam_pipelines import options
 from snowcoder_jax import cli
-from snowcoder_jax.errors import EXIT_DONE, InputError
+from snowcoder_jax.errors import EXIT_DONE, InputError, MachineError
 from snowcoder_jax.recipe_synthesis import CheckpointTeacher, ServerTeacher, VllmTeacher
 from snowcoder_jax.synthesis import prompts, runner, seed_parts
-from snowcoder_jax.synthesis.answers import AnswerStore
+from snowcoder_jax.synthesis.answers import AnswerIndex, AnswerStore
 from snowcoder_jax.synthesis.ask import Ask, load_ask
 from snowcoder_jax.synthesis.requests import Request
 from snowcoder_jax.synthesis.subprocess_worker import vllm_python
 from snowcoder_jax.synthesis.teachers.identity import teacher_name
+from snowcoder_jax.synthesis.teachers.make import check_model
 from snowcoder_jax.synthesis.teachers.servers import ServersTeacher
 
 BATCH_SIZE = 512
 # A model of hundreds of gigabytes takes this long to be read.
 START_SECONDS = 3_600.0
+# A process reads anew what the store has after so long: of millions of answers that is a listing
+# and thousands of small files.
+INDEX_SECONDS = 900.0
 
 
 def ask_on_beam(folder: str, flags: Sequence[str] = (), batch_size: int = BATCH_SIZE) -> dict:
@@ -115,62 +121,117 @@ class TeacherHandler(ModelHandler[Request, str, "Asked"]):
 
 
 class Asked:
-    """A teacher and the store of its answers, kept by a process for all its batches."""
+    """A teacher and what the store has of its answers, kept by a process for all its batches.
+
+    Raises:
+      InputError: the model's folder is here another one than the ask was made for.
+    """
 
     def __init__(self, ask: Ask) -> None:
         settings = ask.synthesis.teacher
         if isinstance(settings, VllmTeacher):
-            settings = serve(settings)
-        assert isinstance(settings, ServerTeacher), settings
-        self._teacher = ServersTeacher(settings, fingerprint=ask.teacher_fingerprint)
-        self._name = teacher_name(ask.synthesis.teacher)
-        self._folder = ask.store
-        self._stored: set[str] = set()
+            check_model(ask, settings)
+        self._ask = ask
+        self._lock = threading.Lock()
+        self._server: VllmServer | None = None
+        self._teacher: ServersTeacher | None = None
+        self._read_index()
 
     def ask_missing(self, requests: Sequence[Request]) -> list[str]:
-        # A store for each batch: what it wrote is whole when the batch is.
-        with AnswerStore(self._folder) as store:
-            missing = {
-                request.key: request
-                for request in requests
-                if request.key not in store and request.key not in self._stored
-            }
-            for answer in self._teacher.answers(missing.values()):
-                store.append(missing[answer.key], answer, self._name)
-                self._stored.add(answer.key)
+        """Ask and store what is not stored; the keys of all.
+
+        Raises:
+          MachineError: the server that was started here has ended; the next call starts another.
+          What the teacher and the store raise.
+        """
+        name = teacher_name(self._ask.synthesis.teacher)
+        with self._lock:
+            if time.monotonic() - self._index_read >= INDEX_SECONDS:
+                self._read_index()
+            known, stored = self._index, self._stored
+        missing = {r.key: r for r in requests if r.key not in known and r.key not in stored}
+        if missing:
+            teacher = self._running_teacher()
+            # Files for each batch: what it wrote is whole when the batch is.
+            with AnswerStore(self._ask.store, index=known) as store:
+                for answer in teacher.answers(missing.values()):
+                    store.append(missing[answer.key], answer, name)
+                    stored.add(answer.key)
         return [request.key for request in requests]
 
+    def _read_index(self) -> None:
+        self._index_read = time.monotonic()
+        self._index = AnswerIndex(self._ask.store)
+        # By this process, since.
+        self._stored: set[str] = set()
 
-def serve(teacher: VllmTeacher) -> ServerTeacher:
-    """Start vLLM's server for this process, which ends with it; it is waited for when asked.
+    def _running_teacher(self) -> ServersTeacher:
+        settings = self._ask.synthesis.teacher
+        fingerprint = self._ask.teacher_fingerprint
+        with self._lock:
+            if isinstance(settings, VllmTeacher):
+                if self._server is None or self._server.has_ended():
+                    self._server = VllmServer(settings)
+                    self._teacher = ServersTeacher(
+                        self._server.settings,
+                        fingerprint=fingerprint,
+                        when_down=self._server.check,
+                    )
+            elif self._teacher is None:
+                assert isinstance(settings, ServerTeacher), settings
+                self._teacher = ServersTeacher(settings, fingerprint=fingerprint)
+            assert self._teacher is not None
+            return self._teacher
+
+
+class VllmServer:
+    """vLLM's server, started for this process and ended with it; it is waited for when asked.
+
+    Attributes:
+      settings: how it is asked.
 
     Raises:
       MachineError: vLLM's environment is not there.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [vllm_python(), "-m", "vllm.entrypoints.openai.api_server"]
-    command += ["--host", "127.0.0.1", "--port", str(port)]
-    command += ["--model", os.path.expanduser(teacher.model), "--served-model-name", teacher.model]
-    command += ["--dtype", teacher.dtype, "--tensor-parallel-size", str(teacher.tensor_parallel)]
-    command += ["--gpu-memory-utilization", str(teacher.gpu_memory_share)]
-    # A model's own defaults of sampling would be added to the recipe's.
-    command += ["--generation-config", "vllm"]
-    if teacher.max_model_len is not None:
-        command += ["--max-model-len", str(teacher.max_model_len)]
-    if teacher.revision is not None:
-        command += ["--revision", teacher.revision, "--tokenizer-revision", teacher.revision]
-    server = subprocess.Popen(command, env={**os.environ, "VLLM_NO_USAGE_STATS": "1"})
-    settings = ServerTeacher(
-        teacher.model,
-        (f"http://127.0.0.1:{port}",),
-        mode=teacher.mode,
-        max_in_flight=teacher.max_in_flight,
-        timeout_seconds=START_SECONDS,
-    )
-    weakref.finalize(settings, server.terminate)
-    return settings
+
+    def __init__(self, teacher: VllmTeacher) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        command = [vllm_python(), "-m", "vllm.entrypoints.openai.api_server"]
+        command += ["--host", "127.0.0.1", "--port", str(port)]
+        command += ["--model", os.path.expanduser(teacher.model)]
+        command += ["--served-model-name", teacher.model, "--dtype", teacher.dtype]
+        command += ["--tensor-parallel-size", str(teacher.tensor_parallel)]
+        command += ["--gpu-memory-utilization", str(teacher.gpu_memory_share)]
+        # A model's own defaults of sampling would be added to the recipe's.
+        command += ["--generation-config", "vllm"]
+        if teacher.max_model_len is not None:
+            command += ["--max-model-len", str(teacher.max_model_len)]
+        if teacher.revision is not None:
+            command += ["--revision", teacher.revision, "--tokenizer-revision", teacher.revision]
+        environment = {**os.environ, "VLLM_NO_USAGE_STATS": "1"}
+        self._process = subprocess.Popen(command, env=environment)
+        weakref.finalize(self, self._process.terminate)
+        self.settings = ServerTeacher(
+            teacher.model,
+            (f"http://127.0.0.1:{port}",),
+            mode=teacher.mode,
+            max_in_flight=teacher.max_in_flight,
+            timeout_seconds=START_SECONDS,
+        )
+
+    def has_ended(self) -> bool:
+        return self._process.poll() is not None
+
+    def check(self) -> None:
+        """Raises MachineError where it has ended."""
+        if self.has_ended():
+            raise MachineError(
+                f"synthesis.teacher: vLLM's server ended (exit code {self._process.returncode}); "
+                "its own lines above say why. Mend that and start the same command again: what "
+                "was answered is kept."
+            )
 
 
 def main() -> int:

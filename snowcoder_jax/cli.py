@@ -193,7 +193,7 @@ def _run_steps(
     """Do the chosen steps of the recipe's graph, then, in the first process, `after`."""
     from snowcoder_jax import preflight, run
     from snowcoder_jax.code_version import code_version
-    from snowcoder_jax.steps import build
+    from snowcoder_jax.steps import asking, build
     from snowcoder_jax.training import distributed
     from snowcoder_jax.training.launch import find_launch
 
@@ -212,6 +212,7 @@ def _run_steps(
         if distributed.is_first():
             preflight.write_recipe(recipe, graph.named)
         steps = choose(graph)
+        asking.require_teacher(graph, steps)
         try:
             run.execute(steps, run.print_line)
             if distributed.is_first():
@@ -228,7 +229,7 @@ def _check(args: argparse.Namespace) -> int:
     from snowcoder_jax import preflight
 
     recipe = recipe_of(args)
-    preflight.require(recipe)
+    preflight.require(recipe, asks=True)
     print(f"{args.recipe}: no fault found")
     return EXIT_DONE
 

@@ -29,16 +29,17 @@ def run_folder(recipe: Recipe) -> str:
     return storage.join(recipe.output, "runs", recipe.name)
 
 
-def require(recipe: Recipe, stages: Collection[str] | None = None) -> None:
+def require(recipe: Recipe, stages: Collection[str] | None = None, *, asks: bool = False) -> None:
     """Raises InputError with every fault of the recipe on this machine.
 
     Args:
       stages: check for these corpus stages only; None for a whole run.
+      asks: check for what it takes to ask the teacher, too.
     """
     if placeholders := list(_placeholders(recipe)):
         # Nothing is asked of a cloud while it is not said which part of it.
-        faults = [*placeholders, *_teacher(recipe)]
-        raise InputError(_message(recipe, faults))
+        faults = [*placeholders, *_prompt(recipe), *(teacher_faults(recipe) if asks else ())]
+        raise InputError(message(recipe, faults))
     checks: list[Callable[[Recipe], Iterator[Fault]]] = [
         _sources,
         _output,
@@ -46,14 +47,17 @@ def require(recipe: Recipe, stages: Collection[str] | None = None) -> None:
         base_model.problems,
     ]
     if stages is None:
-        checks += [_annotator, _teacher, _devices, _tracking]
+        checks += [_annotator, _prompt, _devices, _tracking]
+    if asks:
+        checks.append(teacher_faults)
     faults = [fault for check in checks for fault in check(recipe)]
     faults += _beam(recipe, stages or ("ingest", "contamination"))
     if faults:
-        raise InputError(_message(recipe, faults))
+        raise InputError(message(recipe, faults))
 
 
-def _message(recipe: Recipe, faults: list[Fault]) -> str:
+def message(recipe: Recipe, faults: list[Fault]) -> str:
+    """All faults in one text."""
     lines = "\n".join(f"  {fault}" for fault in faults)
     return f"recipe {recipe.name}: {len(faults)} fault(s) on this machine\n{lines}"
 
@@ -148,32 +152,52 @@ def _annotator(recipe: Recipe) -> Iterator[Fault]:
             yield from _missing("annotator.positives", origin)
 
 
-def _teacher(recipe: Recipe) -> Iterator[Fault]:
-    """Of a teacher that is asked in days: what can be seen of it today, on this machine."""
+def _prompt(recipe: Recipe) -> Iterator[Fault]:
     if recipe.synthesis is None:
         return
     from snowcoder_jax.synthesis import prompts
-    from snowcoder_jax.synthesis.teachers import identity
 
-    teacher = recipe.synthesis.teacher
     try:
         prompts.prompt_version(recipe.synthesis)
     except InputError as e:
         yield Fault("synthesis.prompt", str(e), "Mend the template.")
+
+
+def teacher_faults(recipe: Recipe) -> Iterator[Fault]:
+    """Of a teacher that is asked in days: what can be seen of it today, on this machine.
+
+    A machine that asks nothing needs neither the folder of the model nor the key of the servers.
+    """
+    if recipe.synthesis is None:
+        return
+    from snowcoder_jax.synthesis.teachers import identity
+
+    teacher = recipe.synthesis.teacher
     if isinstance(teacher, VllmTeacher) and identity.is_folder_name(teacher.model):
         folder = os.path.expanduser(teacher.model)
         if not os.path.exists(os.path.join(folder, "config.json")):
             mend = "Name a folder in Hugging Face's format, or a model such as owner/name."
             yield Fault("synthesis.teacher.model", f"{folder} has no config.json", mend)
-        elif teacher.mode == "instruct" and not identity.has_chat_template(folder):
-            problem = f"{folder} has no chat template, so it is no instruct model"
-            mend = "Put its chat_template.jinja there, or set mode: completion."
-            yield Fault("synthesis.teacher.model", problem, mend)
+        elif teacher.mode == "instruct":
+            yield from _chat_template(folder)
     variable = teacher.api_key_variable if isinstance(teacher, ServerTeacher) else None
     if variable is not None and not os.environ.get(variable, "").strip():
         mend = "Set it to the servers' key, or leave the field out."
         problem = f"the environment has no {variable}"
         yield Fault("synthesis.teacher.api_key_variable", problem, mend)
+
+
+def _chat_template(folder: str) -> Iterator[Fault]:
+    from snowcoder_jax.synthesis.teachers import identity
+
+    try:
+        if identity.has_chat_template(folder):
+            return
+        problem = f"{folder} has no chat template, so it is no instruct model"
+        mend = "Put its chat_template.jinja there, or set mode: completion."
+    except InputError as e:
+        problem, mend = str(e), "Mend the folder."
+    yield Fault("synthesis.teacher.model", problem, mend)
 
 
 def _devices(recipe: Recipe) -> Iterator[Fault]:

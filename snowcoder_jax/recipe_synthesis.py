@@ -27,8 +27,9 @@ class VllmTeacher:
     """A model that vLLM runs in the process that asks.
 
     `model` is a folder, or a Hugging Face name, which lets vLLM download it. `max_model_len`
-    bounds prompt and answer together, in tokens (None: the model's own). `dollars_per_hour` of
-    one worker's machine gives the meter its costs.
+    bounds prompt and answer together, in tokens (None: the model's own); it changes no answer, and
+    prompts that do not fit are dead letters. `dollars_per_hour` of one worker's machine gives the
+    meter its costs, from the first answers on.
     """
 
     model: str

@@ -25,13 +25,14 @@ def check_numbers(synthesis: Synthesis) -> Iterator[Fault]:
         "max_similarity": synthesis.max_similarity,
     }
     for where, value in positive.items():
-        if value is not None and value <= 0:
+        if value is not None and not value > 0:
             yield Fault(f"synthesis.{where}", f"{value} is not above 0", "Raise it.")
     for where, share in (("top_p", synthesis.top_p), ("max_similarity", synthesis.max_similarity)):
         if share > 1:
             yield Fault(f"synthesis.{where}", f"{share} is above 1", "Give a share up to 1.")
-    if synthesis.temperature < 0:
-        yield Fault("synthesis.temperature", "is negative", "Give 0 (greedy) or more.")
+    if not 0 <= synthesis.temperature < float("inf"):
+        problem = f"{synthesis.temperature} is no temperature"
+        yield Fault("synthesis.temperature", problem, "Give 0 (greedy) or more.")
     if 0 < synthesis.max_new_tokens < synthesis.min_new_tokens:
         problem = f"{synthesis.min_new_tokens} is above max_new_tokens {synthesis.max_new_tokens}"
         yield Fault("synthesis.min_new_tokens", problem, "No answer could be accepted: lower it.")
@@ -63,19 +64,19 @@ def _vllm(teacher: VllmTeacher, max_new_tokens: int) -> Iterator[Fault]:
 
 
 def _servers(teacher: ServerTeacher) -> Iterator[Fault]:
-    mend = "Write it like http://gpu-1:8000, without /v1."
     if not teacher.urls:
         yield Fault(f"{_AT}.urls", "is empty", "Name at least one server.")
-    for url in teacher.urls:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            yield Fault(f"{_AT}.urls", f"`{url}` is no address of a server", mend)
-        elif parts.username or parts.password:
-            # It would be written into the recipe of the run.
+    for number, url in enumerate(teacher.urls):
+        at = f"{_AT}.urls[{number}]"
+        if _may_hold_a_key(url):
+            # It would be written into the recipe of the run, so it is not repeated here either.
             mend = "Put the key into the environment, and name its variable in api_key_variable."
-            yield Fault(f"{_AT}.urls", f"the one of {parts.hostname} holds a password", mend)
-    for url in sorted({u for u in teacher.urls if teacher.urls.count(u) > 1}):
-        yield Fault(f"{_AT}.urls", f"`{url}` stands there twice", "Name each server once.")
+            yield Fault(at, "holds a password, a query or a fragment", mend)
+        elif not _is_address(url):
+            mend = "Write it like http://gpu-1:8000, without /v1."
+            yield Fault(at, f"`{url}` is no address of a server", mend)
+        elif url in teacher.urls[:number]:
+            yield Fault(at, f"`{url}` stands there twice", "Name each server once.")
     yield from _positive("max_in_flight", teacher.max_in_flight)
     yield from _positive("timeout_seconds", teacher.timeout_seconds)
     variable = teacher.api_key_variable
@@ -86,6 +87,18 @@ def _servers(teacher: ServerTeacher) -> Iterator[Fault]:
         yield Fault(f"{_AT}.api_key_variable", problem, mend)
     for name in ("dollars_per_million_prompt_tokens", "dollars_per_million_new_tokens"):
         yield from _price(name, getattr(teacher, name))
+
+
+def _may_hold_a_key(url: str) -> bool:
+    return any(mark in url for mark in "@?#")
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # brackets that nothing closes, a port that is none
+        return False
 
 
 def _positive(name: str, value: float) -> Iterator[Fault]:

@@ -90,12 +90,13 @@ def _scalar(annotation: Any, data: object, faults: list[Fault], at: str) -> Any:
     if annotation is str and isinstance(data, str):
         return data
     is_number = isinstance(data, (int, float)) and not isinstance(data, bool)
-    if annotation is int and is_number and data == int(cast(float, data)):
+    is_whole = isinstance(data, int) or (isinstance(data, float) and data.is_integer())
+    if annotation is int and is_number and is_whole:
         return int(cast(float, data))
     if annotation is float and (is_number or isinstance(data, str)):
         try:
             return float(cast(Any, data))
-        except ValueError:
+        except (ValueError, OverflowError):
             pass
     if annotation is int and isinstance(data, str):
         try:

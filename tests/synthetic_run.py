@@ -96,7 +96,10 @@ def add_synthesis(run: str, without: tuple[str, ...] = ()) -> str:
         "dead": 2,
         "dead_letters": {
             "counts": {"context": 1, "refused": 1},
-            "samples": [{"key": "k9", "repo": "first", "path": "a.py", "error": "context: 9 > 8"}],
+            "samples": [
+                {"key": "k9", "repo": "first", "path": "a.py", "error": "context: 9 > 8"},
+                {"key": "k8", "repo": SECRET, "path": SECRET, "error": f"refused: {SECRET}"},
+            ],
         },
         "spent": {
             "prompt_tokens": 7_000,

@@ -45,5 +45,12 @@ while true; do
     exit "$code"
   fi
   echo "worker.sh: the worker ended with $code; start $restarts of ${MAX_RESTARTS:-100} follows" >&2
-  sleep "${RESTART_SECONDS:-10}"
+  # In the background, so that a stop ends it at once.
+  sleep "${RESTART_SECONDS:-10}" &
+  worker=$!
+  wait "$worker" || true
+  worker=0
+  if [ "$stopped" -eq 1 ]; then
+    exit 75
+  fi
 done

@@ -19,6 +19,7 @@ from snowcoder_jax.parquet import open_parquet
 from snowcoder_jax.reports.inspect_run import Run
 from snowcoder_jax.reports.inspect_samples import Bucket, Smallest
 from snowcoder_jax.reports.inspect_texts import Document, read_documents
+from snowcoder_jax.synthesis import runner
 from snowcoder_jax.text.reader import clean_name
 
 Facts = dict[str, Any]
@@ -54,6 +55,7 @@ def gather(run: Run, num_samples: int) -> Facts | None:
     if not run.is_done(STEP):
         return None
     made: Facts = storage.read_json(storage.join(run.folders[STEP], "synthesis.json"))
+    asked = _step_facts(run, "synthesize ask")
     gatherer = _Gatherer(run, num_samples)
     for relative in run.shards(STEP):
         gatherer.add_shard(relative)
@@ -67,7 +69,7 @@ def gather(run: Run, num_samples: int) -> Facts | None:
     kept = sum(rows.pop(("", ""), Counter()).values())
     return {
         **made,
-        "asked": _step_facts(run, "synthesize ask"),
+        "asked": runner.with_clean_letters(asked) if asked else {},
         "kept": kept,
         "yield": kept / made["requests"] if made["requests"] else None,
         "reasons": [
@@ -186,7 +188,7 @@ def _samples(run: Run, buckets: dict[Bucket, list[Facts]]) -> Iterator[Facts]:
             "stage": bucket[0] or None,
             "reason": bucket[1] if bucket[0] else None,
             "language": entry["language"],
-            "seed_path": f"{seed.repo}: {seed.path}" if seed is not None else None,
+            "seed_path": _name(seed, ": ") if seed is not None else None,
             "value": entry.get("value"),
             "threshold": entry.get("threshold"),
             # It may quote a line of the answer.
@@ -198,6 +200,11 @@ def _samples(run: Run, buckets: dict[Bucket, list[Facts]]) -> Iterator[Facts]:
         else:
             sample |= _document(bucket, entry, made.get(entry["id"]), seed_text, made | real)
         yield sample
+
+
+def _name(document: Document, between: str) -> str:
+    # Each by itself: `password: ` before a path would make a secret of it.
+    return f"{clean_name(document.repo)}{between}{clean_name(document.path)}"
 
 
 def _lines(text: str, entry: Facts) -> str:
@@ -248,7 +255,7 @@ def _document(
     text = document.text() or ""
     if bucket[0] == "duplicates":
         other = others.get(str(entry.get("cluster")))
-        name = f"{other.repo}/{other.path}" if other is not None else "a document of the corpus"
+        name = _name(other, "/") if other is not None else "a document of the corpus"
         shown_of = _shown(bucket, "", text, (other.text() if other is not None else None) or "")
         return {**shown_of, "detail": f"kept: {name}", "compared_with": "the kept document"}
     head, rest = document.parted(entry.get("head_bytes") or 0) or ("", "")

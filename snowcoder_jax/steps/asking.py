@@ -4,46 +4,35 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
-from snowcoder_jax import storage, strict
+from snowcoder_jax import preflight, run, storage, strict
+from snowcoder_jax.errors import InputError
 from snowcoder_jax.progress import Progress
 from snowcoder_jax.recipe import fingerprint
-from snowcoder_jax.recipe_synthesis import CheckpointTeacher
+from snowcoder_jax.recipe_synthesis import CheckpointTeacher, VllmTeacher
 from snowcoder_jax.run import Facts, Step
 from snowcoder_jax.steps import corpus as corpus_steps
 from snowcoder_jax.steps.builder import Builder
-from snowcoder_jax.synthesis.ask import Ask
+from snowcoder_jax.synthesis.ask import PROMPT_CODE, Ask
 from snowcoder_jax.synthesis.prompt_templates import template_text
-from snowcoder_jax.synthesis.teachers.identity import teacher_fingerprint, teacher_name
+from snowcoder_jax.synthesis.teachers import identity
+from snowcoder_jax.synthesis.teachers.identity import teacher_name
 
 STEP = "synthesize ask"
 # Prompts that a dry run shows where no limit is given.
 NUM_SHOWN = 3
-# What makes the questions; who asks them, and how, changes no answer.
-_CODE = (
-    "snowcoder_jax/synthesis/completion.py",
-    "snowcoder_jax/synthesis/prompt_templates.py",
-    "snowcoder_jax/synthesis/prompts.py",
-    "snowcoder_jax/synthesis/replies.py",
-    "snowcoder_jax/synthesis/requests.py",
-    "snowcoder_jax/synthesis/templates/languages.yaml",
-    "snowcoder_jax/synthesis/windows.py",
-)
+# For the fingerprint of a model whose folder was never on this machine: asks nothing.
+UNKNOWN = "unknown"
 
 
 def make_ask(b: Builder) -> Ask:
     """What the recipe asks; the step `synthesize seeds` must have been added."""
     recipe, synthesis = b.recipe, b.recipe.synthesis
     assert synthesis is not None, "recipe_checks lets no synthetic selection pass without one"
-    teacher = synthesis.teacher
-    checkpoint = _checkpoint(b)
-    of_teacher = teacher_fingerprint(
-        teacher,
-        checkpoint_key=b.keys[checkpoint] if checkpoint else "",
-        compute_dtype=recipe.hardware.compute_dtype,
-    )
-    is_base = teacher.mode == "completion"
+    of_teacher = _teacher_fingerprint(b)
+    is_base = synthesis.teacher.mode == "completion"
     return Ask(
         synthesis,
         recipe.seed,
@@ -53,6 +42,64 @@ def make_ask(b: Builder) -> Ask:
         tokenizer=b.named["tokenizer"] if is_base else "",
         template="" if is_base else template_text(synthesis.prompt),
     )
+
+
+def _teacher_fingerprint(b: Builder) -> str:
+    """Of a model whose folder is not on this machine: as it was noted where it was asked."""
+    assert b.recipe.synthesis is not None
+    teacher, checkpoint = b.recipe.synthesis.teacher, _checkpoint(b)
+    if isinstance(teacher, VllmTeacher) and not identity.is_folder_here(teacher):
+        noted = _fingerprint_note(b, teacher)
+        if storage.exists(noted):
+            return str(storage.read_json(noted)["fingerprint"])
+        if identity.is_folder_name(teacher.model):
+            return UNKNOWN
+    return identity.teacher_fingerprint(
+        teacher,
+        checkpoint_key=b.keys[checkpoint] if checkpoint else "",
+        compute_dtype=b.recipe.hardware.compute_dtype,
+    )
+
+
+def _fingerprint_note(b: Builder, teacher: VllmTeacher) -> str:
+    return b.path("answers", f"teacher-{identity.settings_fingerprint(teacher)}.json")
+
+
+def _make_and_note_ask(b: Builder) -> Ask:
+    """The ask; the fingerprint of its model folder, for machines that do not have that."""
+    ask = make_ask(b)
+    teacher = ask.synthesis.teacher
+    if isinstance(teacher, VllmTeacher) and identity.is_folder_here(teacher):
+        storage.write_json(_fingerprint_note(b, teacher), {"fingerprint": ask.teacher_fingerprint})
+    return ask
+
+
+def require_teacher(b: Builder, steps: Sequence[Step]) -> None:
+    """Refuse to begin steps that will ask a teacher who cannot be asked from this machine.
+
+    Raises:
+      InputError: with all faults: no folder of the model, no key of the servers.
+    """
+    if any(step.name == STEP for step in steps):
+        _require_teacher(b)
+
+
+def _require_teacher(b: Builder) -> None:
+    faults = list(preflight.teacher_faults(b.recipe))
+    if faults and _will_ask(b):
+        raise InputError(preflight.message(b.recipe, faults))
+
+
+def _will_ask(b: Builder) -> bool:
+    from snowcoder_jax.synthesis import runner
+
+    ask = make_ask(b)
+    if ask.teacher_fingerprint == UNKNOWN:
+        return True
+    *before, step = b.needed_by([STEP])
+    if run.finished(step) is not None:
+        return False
+    return any(run.finished(s) is None for s in before) or runner.has_missing(ask)
 
 
 def add_step(b: Builder) -> str:
@@ -86,7 +133,7 @@ def add_step(b: Builder) -> str:
         prefix="ask-",
         params=(*params, _removed(noted, ask.store)),
         reads=tuple(reads),
-        code=_CODE,
+        code=PROMPT_CODE,
         work=work,
     )
 
@@ -100,8 +147,9 @@ def _note_dead_letters(noted: str, store: str) -> None:
 
 def _removed(noted: str, store: str) -> list[str]:
     """Of the files of dead letters that were noted, those that are gone."""
-    names = storage.read_json(noted) if storage.exists(noted) else []
-    return [name for name in names if not storage.exists(storage.join(store, name))]
+    if not storage.exists(noted):
+        return []
+    return sorted(set(storage.read_json(noted)) - storage.sizes_bytes(store).keys())
 
 
 def ask_missing(b: Builder, progress: Progress, limit: int | None = None) -> Facts:
@@ -115,7 +163,7 @@ def ask_missing(b: Builder, progress: Progress, limit: int | None = None) -> Fac
 
     return runner.ask_from_run(
         b.named[STEP],
-        make_ask(b),
+        _make_and_note_ask(b),
         recipe=b.recipe,
         load_params=load_params,
         limit=limit,
@@ -127,9 +175,12 @@ def steps_before(b: Builder, *, asks: bool) -> list[Step]:
     """The steps behind the questions; with `asks`, behind the answers too: a teacher of this run.
 
     Raises:
-      InputError: the recipe has no synthesis.
+      InputError: the recipe has no synthesis; the teacher cannot be asked from this machine; what
+        is asked cannot be told without the model's folder.
     """
     b.up_to(("synthesize",))
+    if asks or make_ask(b).teacher_fingerprint == UNKNOWN:
+        _require_teacher(b)
     names = [STEP, "tokenizer"] if asks else ["synthesize seeds", "tokenizer"]
     return [s for s in b.needed_by(names) if s.name != STEP]
 
@@ -138,7 +189,7 @@ def try_out(b: Builder, limit: int | None, dry_run: bool) -> None:
     """Ask a few and say what came of it, or show what would be asked; finishes no step."""
     from snowcoder_jax.synthesis import runner
 
-    ask = make_ask(b)
+    ask = _make_and_note_ask(b)
     if dry_run:
         ask.save(b.named[STEP])
         num_prompts = NUM_SHOWN if limit is None else limit

@@ -1,36 +1,17 @@
-"""Collects steps, addresses what they make, and fingerprints the code behind each."""
+"""Collects steps and addresses what they make."""
 
 from __future__ import annotations
 
 import functools
-import hashlib
-import os
 from collections.abc import Callable, Collection
 from typing import Any
 
 from snowcoder_jax import storage
+from snowcoder_jax.code_version import code_fingerprint
 from snowcoder_jax.errors import InputError
 from snowcoder_jax.progress import Progress
 from snowcoder_jax.recipe import Recipe, fingerprint
 from snowcoder_jax.run import Facts, Step
-
-_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-
-
-@functools.cache
-def code_fingerprint(*relative: str) -> str:
-    """Hash of source files (or of all files of a folder), so that a change of a stage's code
-    redoes that stage and no other."""
-    digest = hashlib.sha256()
-    for name in relative:
-        path = os.path.join(_ROOT, name)
-        paths = storage.list_files(path, "") if os.path.isdir(path) else [path]
-        for file in paths:
-            if "__pycache__" not in file:
-                with open(file, "rb") as f:
-                    digest.update(f.read())
-    return digest.hexdigest()[:16]
-
 
 # Gets (folder, key, progress); returns what the report tells of the step.
 Work = Callable[[str, str, Progress], Facts]

@@ -6,6 +6,7 @@ import array
 import contextlib
 import io
 import os
+import threading
 import time
 import zipfile
 from typing import Any
@@ -35,6 +36,13 @@ COLUMNS = {
     "num_prompt_tokens": "I",
     "seconds": "f",
 }
+_MAX_TOKENS = 2**32 - 1
+
+
+def can_be_indexed(row: StoredRow) -> bool:
+    """Whether the row's counts of tokens fit into an index."""
+    counts = (row.answer.num_tokens, row.answer.num_prompt_tokens)
+    return all(0 <= count <= _MAX_TOKENS for count in counts)
 
 
 class Entries:
@@ -71,7 +79,8 @@ class Entries:
 def load_entries(path: str, num_bytes: int) -> tuple[dict[str, npt.NDArray[Any]], int]:
     """The index of a file of that size, and how many of its lines are torn.
 
-    Where it has none, or had other bytes when that was made, its rows are read and it is saved.
+    Where it has none, or had other bytes when that was made, its rows are read and it is saved. A
+    row that cannot be indexed counts as torn: it is asked again.
     """
     with contextlib.suppress(FileNotFoundError, zipfile.BadZipFile, EOFError, ValueError, KeyError):
         saved = np.load(io.BytesIO(storage.read_bytes(path + INDEX_SUFFIX)), allow_pickle=False)
@@ -81,7 +90,7 @@ def load_entries(path: str, num_bytes: int) -> tuple[dict[str, npt.NDArray[Any]]
     with storage.open_read(path) as f:
         for line in f:
             row = decode_line(line.rstrip(b"\n"))
-            if row is not None:
+            if row is not None and can_be_indexed(row):
                 entries.add(row, line if line.endswith(b"\n") else line + b"\n")
             else:
                 num_torn += 1
@@ -127,8 +136,9 @@ class LocalFiles:
             return
         with storage.machine_faults(self._path):
             os.fsync(self._file)
-            os.close(self._file)
-            self._file = None
+            # An interrupt between these leaves it open and not closed twice.
+            file, self._file = self._file, None
+            os.close(file)
         self._entries.save(self._path)
         self._entries = Entries()
         self._number += 1
@@ -141,7 +151,10 @@ class LocalFiles:
 
 
 class RemoteFiles:
-    """On an object store: a file is a batch of lines; a kill costs the one being filled."""
+    """On an object store: a file is a batch of lines; a kill costs the one being filled.
+
+    A batch that has become old is written by a thread of its own, whether more lines come or not.
+    """
 
     def __init__(self, stem: str) -> None:
         self._stem = stem
@@ -149,21 +162,35 @@ class RemoteFiles:
         self._lines: list[bytes] = []
         self._entries = Entries()
         self._since = 0.0
+        self._lock = threading.RLock()
+        self._timer = threading.Timer(0.0, self._close_old)
 
     def append(self, row: StoredRow, line: bytes) -> None:
-        if not self._lines:
-            self._since = time.monotonic()
-        self._lines.append(line)
-        self._entries.add(row, line)
-        is_old = time.monotonic() - self._since >= REMOTE_BATCH_SECONDS
-        if is_old or self._entries.num_bytes >= REMOTE_BATCH_BYTES:
-            self.close()
+        with self._lock:
+            if not self._lines:
+                self._since = time.monotonic()
+                self._timer = threading.Timer(REMOTE_BATCH_SECONDS, self._close_old)
+                self._timer.daemon = True
+                self._timer.start()
+            self._lines.append(line)
+            self._entries.add(row, line)
+            is_old = time.monotonic() - self._since >= REMOTE_BATCH_SECONDS
+            if is_old or self._entries.num_bytes >= REMOTE_BATCH_BYTES:
+                self.close()
 
     def close(self) -> None:
-        if not self._lines:
-            return
-        path = f"{self._stem}-{self._number:05d}.jsonl"
-        storage.write_bytes(path, b"".join(self._lines))
-        self._entries.save(path)
-        self._lines, self._entries = [], Entries()
-        self._number += 1
+        """Write the batch. Where that is interrupted or fails, the next call writes it again."""
+        with self._lock:
+            self._timer.cancel()
+            if not self._lines:
+                return
+            path = f"{self._stem}-{self._number:05d}.jsonl"
+            storage.write_bytes(path, b"".join(self._lines))
+            self._entries.save(path)
+            self._number += 1
+            self._lines, self._entries = [], Entries()
+
+    def _close_old(self) -> None:
+        # What fails here is tried again, and told, by the next answer or at the end.
+        with contextlib.suppress(Exception):
+            self.close()

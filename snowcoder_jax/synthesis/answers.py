@@ -8,8 +8,8 @@ line, which its checksum gives away:
     dead-WORKER-SESSION-00000.jsonl       dead letters: requests that cannot be answered
     FILE.index.npz                        where the rows of FILE are, made from it when missing
 
-Dead letters are not asked again; to have them asked, remove their files. A finished step stays
-finished, so do that before it is.
+Dead letters are not asked again; to have them asked, remove their files. The next run then takes
+its step that asks for another one, and makes anew what is made of the answers.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from snowcoder_jax.synthesis.answer_files import (
     Entries,
     LocalFiles,
     RemoteFiles,
+    can_be_indexed,
     load_entries,
 )
 from snowcoder_jax.synthesis.requests import Answer, Request
@@ -160,6 +161,7 @@ class AnswerStore:
 
     Args:
       worker: goes into the names of this process's files.
+      index: one that is at hand; None: it is read.
 
     Attributes:
       index: of what was stored before, by this or other processes.
@@ -168,8 +170,8 @@ class AnswerStore:
       InputError, MachineError: the folder cannot be written; the disk is full.
     """
 
-    def __init__(self, folder: str, worker: int = 0) -> None:
-        self.index = AnswerIndex(folder)
+    def __init__(self, folder: str, worker: int = 0, index: AnswerIndex | None = None) -> None:
+        self.index = AnswerIndex(folder) if index is None else index
         session = f"{worker:05d}-{uuid.uuid4().hex[:12]}"
         writer = LocalFiles if storage.is_local(folder) else RemoteFiles
         self._answers, self._dead = (
@@ -185,6 +187,7 @@ class AnswerStore:
         now = time.monotonic()
         row = StoredRow(request, answer, teacher, now - self._last)
         self._last = now
+        assert can_be_indexed(row), f"{teacher} counted {answer.num_tokens} tokens"
         files = self._dead if answer.finish == "error" else self._answers
         files.append(row, encode_line(row))
         return row
@@ -203,4 +206,9 @@ class AnswerStore:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except KeyboardInterrupt:
+            # An upload takes seconds, and a stop may be sent twice: what was paid for is stored.
+            self.close()
+            raise

@@ -22,6 +22,9 @@ LANGUAGES = ("Python",)
 # A shorter head says too little of what the file is about.
 MIN_HEAD_TOKENS = 16
 
+# No head of ordinary code has so many for each of its tokens: a longer one is not even counted.
+MAX_CHARACTERS_PER_TOKEN = 32
+
 # A failed parse names the line that broke it and the next try cuts before it, so few are needed.
 MAX_PARSES = 32
 # More than code of 8,192 tokens has (some 40,000); bounds the parser's memory and time.
@@ -62,8 +65,7 @@ def head_of(text: str, tokenizer: Tokenizer, max_tokens: int) -> tuple[str, str]
         (code_begin, _statement_ends(code, starts)),
         (code_begin, [end for end in starts if end > code_begin]),
     ):
-        heads = [text[begin : _after_blank_lines(text, end)] for end in ends]
-        head = _longest(heads, tokenizer, max_tokens)
+        head = _longest_head(text, begin, ends, tokenizer, max_tokens)
         if len(tokenizer.encode(head)) >= MIN_HEAD_TOKENS and text[begin + len(head) :].strip():
             return head, ""
     return "", "short"
@@ -85,16 +87,24 @@ def _statement_ends(body: Sequence[ast.stmt], starts: Sequence[int]) -> list[int
     return ends
 
 
-def _longest(heads: Sequence[str], tokenizer: Tokenizer, max_tokens: int) -> str:
-    """The longest of ascending `heads` within `max_tokens`, or ""."""
-    low, high = 0, len(heads)
+def _longest_head(
+    text: str, begin: int, ends: Sequence[int], tokenizer: Tokenizer, max_tokens: int
+) -> str:
+    """The longest text from `begin` to one of the ascending `ends`, and the blank lines after it,
+    within `max_tokens`; or "".
+
+    Only what is tested is cut out: all of them together are the square of the file.
+    """
+    low, high, longest = 0, len(ends), ""
     while low < high:
         middle = (low + high) // 2
-        if len(tokenizer.encode(heads[middle])) <= max_tokens:
-            low = middle + 1
+        head = text[begin : _after_blank_lines(text, ends[middle])]
+        is_short = len(head) <= max_tokens * MAX_CHARACTERS_PER_TOKEN
+        if is_short and len(tokenizer.encode(head)) <= max_tokens:
+            low, longest = middle + 1, head
         else:
             high = middle
-    return heads[low - 1] if low else ""
+    return longest
 
 
 def cut_to_statements(head: str, continuation: str, *, ended: bool) -> tuple[str, CutReason]:

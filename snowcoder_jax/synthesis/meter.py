@@ -57,6 +57,13 @@ def estimate_before(synthesis: Synthesis, sample: Sequence[Request], num_request
     return _scaled(Spent(round(num_prompt_tokens), round(num_tokens)), num_requests / len(sample))
 
 
+def note_before(teacher: CheckpointTeacher | VllmTeacher | ServerTeacher) -> str:
+    """What to add to the estimate before the first answer where it cannot give the price."""
+    if isinstance(teacher, VllmTeacher) and teacher.dollars_per_hour is not None:
+        return "; dollars are told after the first answers, when the machine's speed is known"
+    return ""
+
+
 def _num_bytes(text: str) -> int:
     return len(text.encode("utf-8", "surrogatepass"))
 

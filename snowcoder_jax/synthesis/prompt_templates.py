@@ -27,6 +27,7 @@ SHIPPED = ("oss_instruct", "rewrite")
 # language is opened with, `extent` says whether the seed is a whole file.
 PLACEHOLDERS = ("language", "tag", "extent", "seed", "focus", "conventions")
 _PLACEHOLDER = re.compile(r"\{\{\s*(\w*)\s*\}\}")
+_OPENED = re.compile(r"\{\{[^{}\n]*\}{0,2}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,11 +90,16 @@ def parse_template(text: str, where: str) -> Template:
     Raises:
       InputError: with all faults, one a line.
     """
+    faults: list[Fault] = []
     try:
+        faults.extend(_doubled(yaml.compose(text, yaml.SafeLoader)))
         data = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError) as e:  # of a date out of range, a ValueError
         raise InputError(f"{where}: is not valid YAML: {e}. Mend that line.") from e
-    faults: list[Fault] = []
+    except RecursionError as e:
+        raise InputError(
+            f"{where}: is nested too deeply. A template has a prompt, a list and a mapping."
+        ) from e
     template = strict.load(Template, data if data is not None else {}, faults)
     if template is not None:
         faults.extend(_faults(template))
@@ -103,12 +109,32 @@ def parse_template(text: str, where: str) -> Template:
     return template
 
 
+def _doubled(node: yaml.Node | None) -> list[Fault]:
+    """Keys that stand twice in the file's mapping, or in one that it holds: the last would win."""
+    if not isinstance(node, yaml.MappingNode):
+        return []
+    faults, seen = [], set()
+    for key, value in node.value:
+        name = str(key.value)
+        if name in seen:
+            problem = f"stands twice, again in line {key.start_mark.line + 1}"
+            faults.append(Fault(name, problem, "Remove one: the last would win."))
+        seen.add(name)
+        faults.extend(_doubled(value))
+    return faults
+
+
 def _faults(template: Template) -> list[Fault]:
     faults = []
     used = {found[1] for found in _PLACEHOLDER.finditer(template.prompt)}
     for name in sorted(used - set(PLACEHOLDERS)):
         mend = nearest(name, PLACEHOLDERS)
         faults.append(Fault("prompt", f"there is nothing to stand for `{{{{{name}}}}}`", mend))
+    for found in _OPENED.finditer(_PLACEHOLDER.sub(" ", template.prompt)):
+        problem = f"`{found[0]}` is no placeholder and would be shown as it stands"
+        names = ", ".join(f"{{{{{name}}}}}" for name in PLACEHOLDERS)
+        mend = f"There are {names}, without filters. Braces that are meant: `{{ {{`."
+        faults.append(Fault("prompt", problem, mend))
     if "seed" not in used:
         mend = "Write `{{seed}}` on a line of its own where the file is to be shown."
         faults.append(Fault("prompt", "no seed is shown", mend))

@@ -129,11 +129,15 @@ def ask_from_run(
         failed.
     """
     ask.save(folder)
+    if not has_missing(ask, limit):
+        # No teacher is needed, so neither its folder nor its key.
+        return with_clean_letters(summarize(ask, limit))
     if not isinstance(ask.synthesis.teacher, VllmTeacher):
         from snowcoder_jax.synthesis.teachers.make import make_teacher
 
         teacher = make_teacher(ask, recipe=recipe, load_params=load_params)
-        return ask_all(ask, teacher, limit=limit, on_progress=on_progress, say=say)
+        facts = ask_all(ask, teacher, limit=limit, on_progress=on_progress, say=say)
+        return with_clean_letters(facts)
     facts = summarize(ask, limit)
     if facts["missing"]:
         from snowcoder_jax.synthesis.subprocess_worker import run_worker
@@ -146,7 +150,28 @@ def ask_from_run(
             f"synthesis: the worker left {facts['missing']} requests without an answer. Start the "
             "same command again."
         )
-    return facts
+    return with_clean_letters(facts)
+
+
+def with_clean_letters(facts: Facts) -> Facts:
+    """`facts` as they may be recorded and shown: names, and what a teacher said, may hold secrets.
+
+    Looking for those needs what vLLM's environment lacks, so workers tell counts alone.
+    """
+    from snowcoder_jax.text.reader import clean_name
+
+    letters = facts["dead_letters"]
+    samples = [
+        {**letter, **{name: clean_name(letter[name]) for name in ("repo", "path", "error")}}
+        for letter in letters["samples"]
+    ]
+    return {**facts, "dead_letters": {**letters, "samples": samples}}
+
+
+def has_missing(ask: Ask, limit: int | None = None) -> bool:
+    """Whether a request has no answer yet."""
+    index = AnswerIndex(ask.store)
+    return any(request.key not in index for request in _Requests(ask, limit, 0, 1))
 
 
 def summarize(ask: Ask, limit: int | None = None) -> Facts:
@@ -239,8 +264,10 @@ class _Requests:
         )
 
     def estimate(self) -> str:
-        told = meter.describe(self._ask.synthesis.teacher, self.before())
-        return f"{self.num_seeds:,} seeds; about {told} in all, judged by their bytes"
+        teacher = self._ask.synthesis.teacher
+        told = meter.describe(teacher, self.before())
+        note = meter.note_before(teacher)
+        return f"{self.num_seeds:,} seeds; about {told} in all, judged by their bytes{note}"
 
     def numbers(self) -> Keys:
         return np.unique(np.frombuffer(self.keys, np.uint64))

@@ -35,9 +35,11 @@ def vllm_python() -> str:
     raise MachineError(
         f"synthesis.teacher: vLLM has an environment of its own, and {path} is not there. Make it: "
         "python3 -m venv .venv-vllm && .venv-vllm/bin/pip install --no-deps -r "
-        f"launch/vllm/requirements-gpu.txt, or set {PYTHON_VARIABLE} to the interpreter of one; or "
-        "start workers on other machines with launch/vllm/worker.sh, and this command again when "
-        "they are through: what they stored is not asked again."
+        "launch/vllm/requirements-gpu.txt && .venv-vllm/bin/pip install --no-deps --editable . "
+        "(the last for a plugin that ends vLLM's processes with a worker), or set "
+        f"{PYTHON_VARIABLE} to the interpreter of one; or start workers on other "
+        "machines with launch/vllm/worker.sh, and this command again when they are through: what "
+        "they stored is not asked again."
     )
 
 

@@ -30,10 +30,13 @@ from snowcoder_jax.synthesis import runner
 from snowcoder_jax.synthesis.ask import load_ask
 from snowcoder_jax.synthesis.teachers.make import make_teacher
 
+_STOPS = (signal.SIGTERM, signal.SIGINT)
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Do a worker's share; returns the exit code."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in _STOPS:
+        signal.signal(number, _interrupt)
     args = _parser().parse_args(argv)
     if args.watch_stdin:
         threading.Thread(target=_end_with_stdin, daemon=True).start()
@@ -94,6 +97,9 @@ def _end_with_stdin() -> None:
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    """Stop, once: Ctrl-C comes from the terminal and again, as SIGTERM, from the parent."""
+    for number in _STOPS:
+        signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 

@@ -96,7 +96,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Builder, Path, M
                     text = f"```python\n{written[request.key]}```\n"
                     store.append(request, Answer(request.key, text, 50, "stop"), "fake")
         do(b, "synthetic tokens", "synthetic policy")
-        assert len(server.asked()) == NUM_FILES - len(written)
+        # A control question has the draw of another one.
+        assert len({row["seed"] for row in server.asked()}) == NUM_FILES - len(written)
     return b, root, written
 
 
@@ -181,6 +182,6 @@ def test_dead_letters_are_asked_again_where_their_files_are_removed(
         anew = graph(root, server.url)
         assert anew.named["synthesize"] != first
         do(anew, "synthetic tokens")
-        assert len(server.asked()) == 1
+        assert len({row["seed"] for row in server.asked()}) == 1
         assert graph(root, server.url).named == anew.named
     assert len(rows(anew, "synthesize", "rejected")) == 2

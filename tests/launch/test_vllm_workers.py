@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -36,6 +37,7 @@ class Started:
                 **env,
             },
             cwd=ROOT,
+            stderr=(folder / "errors.log").open("w"),
         )
 
     def _write(self, name: str, script: str) -> None:
@@ -86,6 +88,17 @@ def test_a_stop_is_passed_on_and_waited_for(tmp_path: Path) -> None:
     assert len(started.calls()) == 1
 
 
+def test_a_stop_in_the_pause_before_a_restart_is_not_forgotten(tmp_path: Path) -> None:
+    started = Started(tmp_path, "worker.sh", "ASK", script="exit 1", RESTART_SECONDS="2")
+    deadline = time.monotonic() + 20
+    while "follows" not in (tmp_path / "errors.log").read_text():
+        assert time.monotonic() < deadline and started.process.poll() is None
+        time.sleep(0.02)
+    started.process.send_signal(signal.SIGTERM)
+    assert started.process.wait(30) == 75
+    assert len(started.calls()) == 1
+
+
 def test_a_task_of_a_slurm_array_is_a_worker_and_queued_again_when_stopped(tmp_path: Path) -> None:
     started = Started(
         tmp_path,
@@ -120,6 +133,10 @@ def test_the_pods_of_the_kubernetes_job_are_all_the_workers() -> None:
     command = container["command"][-1]
     assert '--worker "$JOB_COMPLETION_INDEX" --num-workers "$NUM_WORKERS"' in command
     assert (ROOT / command.split()[1]).exists()
+    # The models' folder of the guide's example is where the pods have it.
+    guide = (ROOT / "docs" / "synthesis.md").read_text()
+    (model,) = set(re.findall(r"kind: vllm, model: (/[^,]+),", guide))
+    assert str(Path(model).parent) in [mount["mountPath"] for mount in container["volumeMounts"]]
     # A fault of the input would only be repeated.
     assert any(
         rule["action"] == "FailJob" and rule["onExitCodes"]["values"] == [2]

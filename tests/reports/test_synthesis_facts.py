@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import hand_run
+import pyarrow.parquet as pq
 import synthetic_run
-from synthetic_run import HEAD, HOSTILE, SECRET, add_synthesis
+from synthetic_run import HEAD, HOSTILE, SECRET, SEED_ID, add_synthesis
 
 from snowcoder_jax.reports import inspect, synthesis_facts, synthesis_sections
 from snowcoder_jax.reports.inspect_run import open_run
@@ -106,6 +108,26 @@ def test_a_copy_stands_beside_what_it_copies(make_run: MakeRun) -> None:
     assert match["detail"] == "HumanEval HumanEval/5"
     opening, closing = match["marks"]
     assert f"{opening}def intersperse(numbers, delimiter):{closing}" in match["written"]
+
+
+def test_names_of_seeds_and_words_of_dead_letters_are_shown_without_addresses(
+    make_run: MakeRun,
+) -> None:
+    run = add_synthesis(make_run())
+    documents = Path(open_run(run).folders["ingest"]) / "documents/code/part-00000.parquet"
+    table = pq.read_table(documents)
+    ids = table["id"].to_pylist()
+    paths = table["path"].to_pylist()
+    paths[ids.index(SEED_ID)] = f"to {SECRET}"
+    pq.write_table(table.set_column(table.column_names.index("path"), "path", [paths]), documents)
+    facts = gathered(run)
+    assert SECRET not in json.dumps(facts)
+    assert {s["seed_path"] for s in samples_of(facts, None, None)} == {"first: to <EMAIL_1>"}
+    (near,) = samples_of(facts, "duplicates", "near_duplicate")
+    assert near["detail"] == "kept: first/to <EMAIL_1>"
+    told, hidden = facts["asked"]["dead_letters"]["samples"]
+    assert told == {"key": "k9", "repo": "first", "path": "a.py", "error": "context: 9 > 8"}
+    assert hidden["error"] == "refused: <EMAIL_1>"
 
 
 def test_no_text_before_secrets_are_known(make_run: MakeRun) -> None:

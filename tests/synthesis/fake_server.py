@@ -17,6 +17,10 @@ after that it answers. Without the word it answers at once. KIND is one of
     endless     goes on until `max_tokens`
     slow        answers after half a second
     java        answers with a block of another language
+    echo        the question's headers, as no HTTP
+
+`--fail KIND` does so at every question, with `--fail-after N` from the one after N on, while
+`/health` and `/v1/models` are as good as ever. `--page`: 200 and a page of HTML at every path.
 
 Answers are a function of prompt and seed: a code block for `/v1/chat/completions`, bare code for
 `/v1/completions`. With `--log` each question is a line of JSON there before it is answered:
@@ -43,6 +47,7 @@ from typing import Any
 _DIRECTIVE = re.compile(r"fake=([a-z0-9]+)(?:\*([0-9]+))?")
 _LENGTH = re.compile(rb"(?i)\r\ncontent-length: *([0-9]+)")
 _REASONS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found"}
+_PAGE = b"<html>no json</html>"
 CONTEXT_MESSAGE = (
     "This model's maximum context length is 4096 tokens. However, you requested 9000 tokens "
     "(8000 in the messages, 1000 in the completion). Please reduce the length of the messages."
@@ -75,6 +80,10 @@ class _Settings:
         self.health: bool = args.health
         self.delay: float = args.delay
         self.max_in_flight: int = args.max_in_flight
+        self.fail: str = args.fail
+        self.fail_after: int = args.fail_after
+        self.page: bool = args.page
+        self.num_asked = 0
         self.log = os.open(args.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND) if args.log else None
         self.times: Counter[str] = Counter()  # directives with a count only
         self.in_flight = 0
@@ -103,6 +112,8 @@ class _Connection(asyncio.Protocol):
     def _answer(self, head: bytes, body: bytes) -> None:
         settings = self._settings
         method, path, _ = head.split(b"\r\n", 1)[0].decode().split(" ")
+        if settings.page:
+            return self._send(_response(200, _PAGE))
         if path == "/health":
             return self._send(_response(200 if settings.health else 404, b""))
         key = f"\r\nauthorization: bearer {settings.api_key.lower()}\r\n".encode()
@@ -129,6 +140,10 @@ class _Connection(asyncio.Protocol):
                 settings.times[prompt] += 1
                 if settings.times[prompt] > int(found[2]):
                     kind = ""
+        settings.num_asked += 1
+        fails = bool(settings.fail) and settings.num_asked > settings.fail_after
+        if fails:
+            kind = settings.fail
         settings.in_flight += 1
         if settings.log is not None:
             row = {
@@ -149,7 +164,9 @@ class _Connection(asyncio.Protocol):
         else:
             response = self._written(kind, prompt, seed, chat, asked["max_tokens"])
         delay = settings.delay + (0.5 if kind == "slow" else 0.0)
-        if delay:
+        if kind == "echo":
+            response = b"HTTP/1.1 " + head.replace(b"\r\n", b" ") + b"\r\n\r\n"
+        if delay and not fails:  # before those that are still being answered
             asyncio.get_running_loop().call_later(delay, self._finish, kind, response)
         else:
             self._finish(kind, response)
@@ -162,7 +179,7 @@ class _Connection(asyncio.Protocol):
         if kind.isdigit():
             return _error(int(kind), f"as told: {kind}")
         if kind == "garbage":
-            return _response(200, b"<html>no json</html>")
+            return _response(200, _PAGE)
         if kind == "noise":
             return b"\x00\x01\x02 no http \xff\r\n\r\n"
         if kind == "shapeless":
@@ -285,6 +302,9 @@ def main() -> None:
     parser.add_argument("--api-key", default="", help="refuse others with 401")
     parser.add_argument("--no-health", dest="health", action="store_false", help="as hosted ones")
     parser.add_argument("--delay", type=float, default=0.0, help="seconds before each answer")
+    parser.add_argument("--fail", default="", metavar="KIND", help="do this at every question")
+    parser.add_argument("--fail-after", type=int, default=0, help="but not at so many first ones")
+    parser.add_argument("--page", action="store_true", help="a page of HTML at every path")
     parser.add_argument("--max-in-flight", type=int, default=0, help="429 beyond; 0: no bound")
     asyncio.run(_serve(parser.parse_args()))
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import threading
+import time
 import uuid
 from pathlib import Path
 
@@ -204,12 +206,83 @@ def test_an_object_store_keeps_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(storage.list_files(folder, ".jsonl")) == 3
 
 
-def test_an_object_store_keeps_a_batch_that_is_old(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answer_files, "REMOTE_BATCH_SECONDS", 0.0)
+def test_an_object_store_gets_a_batch_that_is_old_though_no_other_answer_comes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(answer_files, "REMOTE_BATCH_SECONDS", 0.05)
+    folder = f"memory://{uuid.uuid4()}"
+    store = AnswerStore(folder)
+    for row in ROWS[:2]:
+        store.append(row.request, row.answer, row.teacher)
+        deadline = time.monotonic() + 20
+        while row.request.key not in AnswerIndex(folder):
+            assert time.monotonic() < deadline, "nothing is stored"
+            time.sleep(0.01)
+    store.close()
+    assert same(found(folder, ROWS), ROWS[:2])
+
+
+def test_an_upload_that_failed_by_itself_is_made_up_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answer_files, "REMOTE_BATCH_SECONDS", 0.01)
+    upload, tried = storage._upload, threading.Event()
+
+    def fail(local: str, url: str) -> None:
+        tried.set()
+        raise OSError("no network")
+
+    monkeypatch.setattr(storage, "_upload", fail)
     folder = f"memory://{uuid.uuid4()}"
     store = AnswerStore(folder)
     store.append(ROWS[0].request, ROWS[0].answer, "teacher")
-    assert same(found(folder, ROWS), ROWS[:1])
+    assert tried.wait(20)
+    with pytest.raises(OSError, match="no network"):
+        store.append(ROWS[1].request, ROWS[1].answer, "teacher")
+    monkeypatch.setattr(storage, "_upload", upload)
+    store.close()
+    assert same(found(folder, ROWS), ROWS[:2])
+
+
+def test_a_stop_during_the_last_upload_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    upload = storage._upload
+
+    def interrupt(local: str, url: str) -> None:
+        monkeypatch.setattr(storage, "_upload", upload)
+        raise KeyboardInterrupt
+
+    folder = f"memory://{uuid.uuid4()}"
+    with pytest.raises(KeyboardInterrupt), AnswerStore(folder) as store:
+        for row in ROWS:
+            store.append(row.request, row.answer, row.teacher)
+        monkeypatch.setattr(storage, "_upload", interrupt)
+    assert same(found(folder, ROWS), ROWS)
+
+
+@pytest.mark.parametrize("field", ["num_tokens", "num_prompt_tokens"])
+@pytest.mark.parametrize("count", [-1, 2**32])
+def test_a_row_whose_counts_cannot_be_indexed_counts_as_torn(
+    tmp_path: Path, field: str, count: int
+) -> None:
+    store_rows(str(tmp_path), ROWS)
+    (path,) = data_files(tmp_path)
+    path.with_name(path.name + INDEX_SUFFIX).unlink()
+    answer = dataclasses.replace(ROWS[1].answer, **{field: count})
+    odd = encode_line(dataclasses.replace(ROWS[1], answer=answer))
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([lines[0], odd, *lines[2:]]))
+    assert AnswerIndex(str(tmp_path)).num_torn_lines == 1
+    assert same(found(str(tmp_path), ROWS), [ROWS[0], *ROWS[2:]])
+
+
+def test_the_largest_count_is_kept_and_one_above_is_not_written(tmp_path: Path) -> None:
+    answer = dataclasses.replace(ROWS[0].answer, num_tokens=2**32 - 1)
+    with AnswerStore(str(tmp_path)) as store:
+        store.append(ROWS[0].request, answer, "teacher")
+        answer = dataclasses.replace(ROWS[1].answer, num_tokens=2**32)
+        with pytest.raises(AssertionError, match="counted 4294967296 tokens"):
+            store.append(ROWS[1].request, answer, "teacher")
+    assert len(AnswerIndex(str(tmp_path))) == 1
+    (path,) = data_files(tmp_path)
+    assert path.read_bytes().count(b"\n") == 1
 
 
 def test_a_folder_that_is_a_file_is_named(tmp_path: Path) -> None:

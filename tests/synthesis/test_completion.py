@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import tracemalloc
 
 import pytest
 from hypothesis import given, settings
@@ -46,6 +47,21 @@ def test_a_big_first_statement_is_cut_at_a_line() -> None:
     second_field = first_field + "    field_1 = 1\n"
     assert head_of(text, TOKENIZER, len(second_field)) == (second_field, "")
     assert head_of(text, TOKENIZER, len(second_field) - 1) == (first_field, "")
+
+
+@pytest.mark.parametrize("line", ["value_{} = {}\n", "\n", "    field_{} = {}\n"])
+def test_a_big_file_takes_memory_by_its_size_not_by_its_square(line: str) -> None:
+    # All the runs of lines that begin this file are 3 GB together.
+    lines = "".join(line.format(i, i) for i in range(15_000))
+    text = f"class A:\n    one = 1\n    two = 2\n{lines}\nlast = 1\n"
+    tracemalloc.start()
+    try:
+        head, _ = head_of(text, TOKENIZER, 100)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert head.startswith("class A:\n    one = 1\n")
+    assert peak_bytes < 200_000_000
 
 
 def test_statements_on_one_line_are_not_parted() -> None:

@@ -60,9 +60,9 @@ def test_a_model_folder_goes_by_what_is_in_it(
     [
         ({"revision": "abc"}, True),
         ({"dtype": "float32"}, True),
-        ({"max_model_len": 4096}, True),
         ({"mode": "completion"}, True),
         ({"model": "owner/other"}, True),
+        ({"max_model_len": 4096}, False),
         ({"tensor_parallel": 4}, False),
         ({"max_in_flight": 8}, False),
         ({"gpu_memory_share": 0.5}, False),
@@ -125,6 +125,19 @@ def test_a_chat_template_may_lie_in_three_places(tmp_path: Path) -> None:
     assert not has_chat_template(str(folder))
     (folder / "chat_template.json").write_text("{}")
     assert has_chat_template(str(folder))
+
+
+@pytest.mark.parametrize("text", ["[]", '["chat_template"]', '{"chat_template": null}', "1"])
+def test_a_configuration_without_a_template_is_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / "tokenizer_config.json").write_text(text)
+    assert not has_chat_template(str(tmp_path))
+
+
+@pytest.mark.parametrize("data", [b"{", b"\xff\xfe\xff", b""])
+def test_a_broken_configuration_is_told(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "tokenizer_config.json").write_bytes(data)
+    with pytest.raises(InputError, match=r"tokenizer_config\.json: is no JSON"):
+        has_chat_template(str(tmp_path))
 
 
 def test_a_worker_refuses_another_model_than_was_meant(tmp_path: Path) -> None:

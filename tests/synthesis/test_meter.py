@@ -44,6 +44,12 @@ def test_tokens_or_hours_are_priced_as_the_recipe_says(
     assert ("$" in meter.describe(teacher, SPENT)) == (dollars is not None)
 
 
+def test_the_estimate_says_where_it_cannot_give_the_price() -> None:
+    assert "dollars are told after" in meter.note_before(VllmTeacher("m", dollars_per_hour=20.0))
+    for teacher in (VllmTeacher("m"), PRICED, CheckpointTeacher("general")):
+        assert meter.note_before(teacher) == ""
+
+
 def test_hours_that_nobody_knows_yet_have_no_price() -> None:
     assert meter.dollars(VllmTeacher("m", dollars_per_hour=20.0), Spent(100, 100)) is None
 

@@ -229,6 +229,12 @@ def test_own_conventions_replace_the_shipped_ones_of_that_language() -> None:
         ("prompt: [\n", ["is not valid YAML"]),
         ("prompt: 'x'\n", ["no seed is shown"]),
         ("prompt: '{{sed}}'\n", ["nothing to stand for `{{sed}}`", "Did you mean `seed`?"]),
+        ("prompt: '{{seed}} {{seed|upper}}'\n", ["`{{seed|upper}}` is no placeholder", "{{tag}}"]),
+        ("prompt: '{{seed}} {{ my seed }}'\n", ["`{{ my seed }}` is no placeholder"]),
+        ("prompt: '{{seed}} {{tag}'\n", ["`{{tag}` is no placeholder"]),
+        ("prompt: '{{seed}}'\nprompt: '{{seed}}!'\n", ["prompt: stands twice", "in line 2"]),
+        ("prompt: '{{seed}}'\nlanguages: {Go: a, C: b, Go: c}\n", ["1 fault(s)", "Go: stands"]),
+        ("prompt: " + "[" * 3000 + "]" * 3000 + "\n", ["is nested too deeply"]),
         ("prompt: '{{seed}} {{focus}}'\n", ["focus: is empty"]),
         ("prompt: '{{seed}}'\nfocus: [a]\n", ["`focus` is nowhere used"]),
         ("prompt: '{{seed}}'\nlanguages: {Pyton: a}\n", ["no `Pyton`", "`Python`"]),
@@ -245,6 +251,14 @@ def test_faults_of_an_own_template_are_told(tmp_path: Path, text: str, told: lis
         make_prompter(instruct_ask(prompt=str(path)))
     for part in ("mine.yaml", *told):
         assert part in str(error.value)
+
+
+def test_braces_of_code_may_stand_in_a_template() -> None:
+    seed = make_seed()
+    text = "prompt: 'Not { {seed} } but {{{seed}}}, with { { 1 } } and {x}.'\n"
+    prompt = ask_for(dataclasses.replace(instruct_ask(), template=text), seed).prompt
+    assert prompt.startswith("Not { {seed} } but {```python\n")
+    assert prompt.endswith("\n```}, with { { 1 } } and {x}.")
 
 
 def test_a_template_that_is_no_text_is_told(tmp_path: Path) -> None:

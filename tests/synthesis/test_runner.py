@@ -6,13 +6,16 @@ import dataclasses
 import uuid
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from asking import ListTeacher, make_ask, requests_of, write_seeds
 
 from snowcoder_jax.errors import InputError
+from snowcoder_jax.recipe_synthesis import VllmTeacher
 from snowcoder_jax.synthesis import runner, seed_parts
-from snowcoder_jax.synthesis.answers import AnswerIndex
+from snowcoder_jax.synthesis.answers import AnswerIndex, AnswerStore
 from snowcoder_jax.synthesis.ask import load_ask
+from snowcoder_jax.synthesis.requests import Answer
 
 NUM_SEEDS = 150
 
@@ -68,6 +71,29 @@ def test_dead_letters_are_counted_and_not_asked_again_until_their_files_are_remo
     facts = runner.ask_all(ask, again)
     assert set(again.asked) == refused
     assert (facts["answered"], facts["dead"]) == (NUM_SEEDS, 0)
+
+
+def test_no_address_in_a_dead_letter_is_recorded(tmp_path: Path) -> None:
+    address = "jane.roe@corp-mail.com"
+    teacher = VllmTeacher("some/model")
+    write_seeds(tmp_path / "seeds", 1, num_parts=1)
+    part = tmp_path / "seeds" / "part-00000.parquet"
+    table = pq.read_table(part)
+    pq.write_table(table.set_column(table.column_names.index("path"), "path", [[address]]), part)
+    ask = make_ask(tmp_path, teacher=teacher)
+    (request,) = requests_of(ask)
+    with AnswerStore(ask.store) as store:
+        error = f"malformed: no text: {address}"
+        store.append(request, Answer(request.key, "", 0, "error", error), "model")
+    facts = runner.ask_from_run(
+        str(tmp_path / "ask"),
+        ask,
+        recipe=None,  # type: ignore[arg-type]
+        load_params=dict,
+    )
+    (letter,) = facts["dead_letters"]["samples"]
+    assert (letter["path"], letter["error"]) == ("<EMAIL_1>", "malformed: no text: <EMAIL_1>")
+    assert address not in str(facts)
 
 
 def test_workers_share_the_requests_by_their_keys(tmp_path: Path) -> None:
@@ -153,6 +179,9 @@ def test_a_dry_run_shows_prompts_and_the_estimate_and_asks_nothing(tmp_path: Pat
     assert all(request.prompt in text for request in shown)
     assert "150 seeds; about" in text
     assert not Path(ask.store).exists()
+    teacher = VllmTeacher("m", dollars_per_hour=2.0)
+    runner.print_prompts(ask_of(tmp_path, teacher=teacher), 0, lines.append)
+    assert "dollars are told after the first answers" in lines[-1]
 
 
 def test_an_ask_is_found_again_where_its_folders_were_moved(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -12,6 +14,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 from vllm_model import (
+    CHAT_TEMPLATE,
     CONFIG,
     PYTHON,
     VOCAB_SIZE,
@@ -139,12 +142,57 @@ def stored_lines(ask: Ask) -> list[str]:
 
 
 def test_a_base_model_asked_as_an_instruct_model_is_refused_with_a_mend(tmp_path: Path) -> None:
-    base = write_model(tmp_path / "base", with_template=False)
+    base = write_model(tmp_path / "base", template="")
     folder = tmp_path / "ask"
     make_ask(folder, VllmTeacher(base, dtype="float32"), num_seeds=3)
     assert start_worker(folder).wait() == 2
     assert "has no chat template" in log_of(folder)
     assert "mode to completion" in log_of(folder)
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        ("{% for message in messages %}", "TemplateSyntaxError"),
+        ("{{ raise_exception('A system message is wanted.') }}", "A system message is wanted."),
+        ("{{ tools[0].name }}", "UndefinedError"),
+        ({"tool_use": CHAT_TEMPLATE, "rag": CHAT_TEMPLATE}, "of several templates one"),
+    ],
+)
+def test_a_chat_template_that_fails_is_told_before_the_weights_are_read(
+    model: str, tmp_path: Path, template: str | dict[str, str], words: str
+) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(model, broken)
+    (broken / "model.safetensors").write_bytes(b"no weights")
+    if isinstance(template, str):
+        (broken / "chat_template.jinja").write_text(template)
+    else:
+        (broken / "chat_template.jinja").unlink()
+        named = [{"name": name, "template": text} for name, text in template.items()]
+        config = json.loads((broken / "tokenizer_config.json").read_text())
+        config["chat_template"] = named
+        (broken / "tokenizer_config.json").write_text(json.dumps(config))
+    folder = tmp_path / "ask"
+    make_ask(folder, VllmTeacher(str(broken), dtype="float32"), num_seeds=3)
+    assert start_worker(folder).wait() == 2, log_of(folder)
+    log = log_of(folder)
+    assert "has a chat template that fails" in log and words in log
+    assert "Mend its chat_template.jinja" in log
+    assert "Traceback" not in log
+
+
+def test_a_prompt_that_the_chat_template_refuses_is_a_dead_letter_and_no_other(
+    tmp_path: Path,
+) -> None:
+    refusing = "{% if 'part_2(' in messages[0].content %}{{ raise_exception('not this') }}"
+    model = write_model(tmp_path / "model", template=refusing + "{% endif %}" + CHAT_TEMPLATE)
+    folder = tmp_path / "ask"
+    ask = make_ask(folder, VllmTeacher(model, dtype="float32"), num_seeds=5)
+    assert start_worker(folder).wait() == 0, log_of(folder)
+    asked, answers = requests_of(ask), stored(ask)
+    errors = [answers[request.key].error for request in asked]
+    assert errors == ["refused: not this" if "part_2(" in r.prompt else "" for r in asked]
 
 
 class KillsItsServer:

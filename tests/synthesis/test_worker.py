@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import os
 import random
 import signal
 import subprocess
@@ -83,6 +85,61 @@ def test_sigterm_stores_what_came_and_asks_to_be_started_again(tmp_path: Path) -
         assert "start the same command again" in errors
         assert 200 > len(stored_keys(ask)) >= 12
         assert len(list(Path(ask.store).glob("*.index.npz"))) == 1
+
+
+# A worker whose uploads take long, and that says when the first begins.
+SLOW_UPLOADS = """
+import os, sys, time
+from snowcoder_jax import storage
+from snowcoder_jax.synthesis.worker import main
+upload = storage._upload
+def slow(local, url):
+    open(os.environ["UPLOADING"], "w").close()
+    time.sleep(0.7)
+    upload(local, url)
+storage._upload = slow
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_stop_during_the_last_upload_costs_nothing(
+    tmp_path: Path, first: signal.Signals
+) -> None:
+    (tmp_path / "store").mkdir()
+    uploading = tmp_path / "uploading"
+    with FakeServer("--delay", "0.05", log=tmp_path / "log") as server:
+        ask = ask_of(tmp_path, server, 200, max_in_flight=4)
+        ask = dataclasses.replace(ask, store=f"file://{tmp_path}/store")
+        ask.save(str(tmp_path / "ask"))
+        worker = subprocess.Popen(
+            [sys.executable, "-c", SLOW_UPLOADS, str(tmp_path / "ask")],
+            cwd=ROOT,
+            env={**os.environ, "UPLOADING": str(uploading)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        wait_for(lambda: len(server.asked()), worker, 20)
+        worker.send_signal(first)
+        wait_for(lambda: uploading.exists(), worker, 1)
+        worker.terminate()
+        code, errors = finish(worker)
+    assert code == 75, errors
+    assert len(stored_keys(ask)) >= 12
+
+
+@pytest.mark.parametrize("written", [{"code": "0123456789abcdef"}, {}])
+def test_a_worker_of_another_version_asks_nothing(tmp_path: Path, written: dict[str, str]) -> None:
+    with FakeServer(log=tmp_path / "log") as server:
+        ask_of(tmp_path, server, 4)
+        path = tmp_path / "ask" / "ask.json"
+        told = json.loads(path.read_text())
+        del told["code"]
+        path.write_text(json.dumps({**told, **written}))
+        exit_code, errors = finish(start(tmp_path / "ask"))
+        assert exit_code == 2
+        assert "Take the same version on all machines" in errors
+        assert server.asked() == []
 
 
 def test_bad_prompts_are_dead_letters_and_the_others_are_answered(tmp_path: Path) -> None:
@@ -171,7 +228,9 @@ def test_without_the_environment_of_vllm_the_ways_to_go_on_are_told(
 ) -> None:
     monkeypatch.setenv(subprocess_worker.PYTHON_VARIABLE, str(tmp_path / "nowhere"))
     folder = tmp_path / "ask"
-    with pytest.raises(MachineError, match=r"nowhere is not there\. Make it: .*worker\.sh"):
+    with pytest.raises(
+        MachineError, match=r"nowhere is not there\. Make it: .*--editable \. .*worker\.sh"
+    ):
         runner.ask_from_run(str(folder), vllm_ask(tmp_path), recipe=None, load_params=never)  # type: ignore[arg-type]
     assert (folder / "ask.json").exists()  # for the workers elsewhere
 

@@ -50,13 +50,13 @@ CHAT_TEMPLATE = (
 )
 
 
-def write_model(folder: Path, *, with_template: bool = True) -> str:
+def write_model(folder: Path, *, template: str = CHAT_TEMPLATE) -> str:
     """The folder of a random model; the tokenizer is in `folder`.tokenizer."""
     tokenizer_folder = folder.with_suffix(".tokenizer")
     texts = [path.read_text() for path in sorted((ROOT / "snowcoder_jax").glob("*.py"))]
     tokenizers.train(texts, VOCAB_SIZE, str(tokenizer_folder))
-    if with_template:
-        (tokenizer_folder / "chat_template.jinja").write_text(CHAT_TEMPLATE)
+    if template:
+        (tokenizer_folder / "chat_template.jinja").write_text(template)
     params = model_params(str(tokenizer_folder))
     export_llama(params, CONFIG, VOCAB_SIZE, str(tokenizer_folder), str(folder))
     return str(folder)

@@ -2,17 +2,21 @@
 
 A request goes to the least busy server that is up. What becomes of a response:
 
-- an answer, or an error of that prompt alone (400, 413, 422: `context`, `refused`): yielded.
+- an answer, or a prompt that is too long (`context`): yielded.
 - busy (429, 503): the server gets half as many at once and a pause (its `Retry-After`); its bound
   grows by one a round of answers (as TCP's, RFC 5681, section 3.1). The request waits its turn.
 - a fault that may pass (408, 409, 5xx, a broken or senseless response, a time-out): the server is
   checked at once and the request is tried again, later and later, wherever there is room. A
-  request that has failed `MAX_TRIES` times at servers that were well is given up. Well is a server
-  whose `/health` says so; without one, a server that answers others.
-- a refusal (401, 402, 403, 404; also 400, 413, 422 of a server that has not answered yet): most
-  likely of the key, the model, the path, the missing chat template. It is the prompt's fault only
-  if the same server answers others; until then it is held back. A server that refuses the check
-  too, or `MAX_REFUSALS` requests in a row, gets no more.
+  request has failed after `MAX_TRIES` times at servers that were well. Well is a server whose
+  `/health` says so; without one, a server that answers others.
+- a request that has failed, or was refused (400, 403, 404, 413, 422; an answer without text): its
+  own fault, or the server fails everybody, with a health as good as ever. It is held back until
+  the same server answers a request that was sent after the failure; then it is given up.
+- a refusal of the key or the account (401, 402, no quota): held back as well, and never given up:
+  when the server answers others again, it is asked again.
+
+Where no other can show whose fault it was, or `MAX_HELD` are held back, the server is asked a
+control question (`control.py`). If it fails at that too it gets no more: others do, or a next run.
 
 A server that cannot be reached, or has failed three checks, is down: what it had goes to others or
 waits, and it is asked every few seconds whether it is back.
@@ -27,14 +31,14 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from snowcoder_jax import storage
 from snowcoder_jax.errors import InputError, MachineError
 from snowcoder_jax.recipe_synthesis import ServerTeacher
 from snowcoder_jax.synthesis.requests import Answer, Request
-from snowcoder_jax.synthesis.teachers import wire
+from snowcoder_jax.synthesis.teachers import control, wire
 from snowcoder_jax.synthesis.teachers.endpoint import Endpoint, Pace, UnreachableError
 from snowcoder_jax.synthesis.teachers.wire import Fault
 
@@ -42,7 +46,8 @@ _LOG = logging.getLogger(__name__)
 
 MAX_TRIES = 6
 MAX_TIMEOUTS = 2  # each may have cost a whole answer
-MAX_REFUSALS = 16
+MAX_REFUSALS = 6  # of the key or the account, of one request, by servers that answer others
+MAX_HELD = 16
 MAX_FAILED_CHECKS = 3
 
 
@@ -52,8 +57,18 @@ class _Job:
     num_sent: int = 0
     num_faults: int = 0
     num_timeouts: int = 0
+    num_refusals: int = 0
     first_fault: float = 0.0  # when; 0: none so far
     last_fault: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Held:
+    """A job that a server failed; `at`, in time.monotonic(), is when its response was there."""
+
+    job: _Job
+    failed: Answer | Fault
+    at: float
 
 
 class Dispatcher:
@@ -63,10 +78,13 @@ class Dispatcher:
     and MachineError as `ServersTeacher.answers` does.
     """
 
-    def __init__(self, settings: ServerTeacher, api_key: str, pace: Pace) -> None:
+    def __init__(
+        self, settings: ServerTeacher, api_key: str, pace: Pace, when_down: Callable[[], None]
+    ) -> None:
         self._settings = settings
         self._api_key = api_key
         self._pace = pace
+        self._when_down = when_down
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
         self._out: queue.SimpleQueue[Answer | BaseException] = queue.SimpleQueue()
@@ -75,7 +93,8 @@ class Dispatcher:
         self._servers: list[Endpoint] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._pending: collections.deque[_Job] = collections.deque()
-        self._held: dict[Endpoint, list[tuple[_Job, Answer]]] = {}
+        self._held: dict[Endpoint, list[_Held]] = {}
+        self._controlled: set[Endpoint] = set()  # servers with a control question under way
         self._num_live = 0  # jobs that are neither settled nor held back
         self._last_answer = 0.0
         self._last_up = 0.0
@@ -168,14 +187,15 @@ class Dispatcher:
             return self._dispatch()
         server.in_flight -= 1
         job.num_sent += 1
-        if isinstance(outcome, Fault) and outcome.kind == "refusal":
-            failed = wire.failed(job.request.key, "refused", outcome.message)
-            self._refused(server, job, failed)
-        elif isinstance(outcome, Answer):
-            if outcome.error.startswith("refused:") and not server.has_answered:
-                self._refused(server, job, outcome)
-            else:
-                self._answered(server, job, outcome)
+        if isinstance(outcome, Answer):
+            if outcome.finish != "error":
+                self._is_well(server, job.request, sent)
+            elif not outcome.error.startswith("context:"):
+                self._hold(server, job, outcome, time.monotonic())
+                return self._dispatch()
+            self._give(job, outcome)
+        elif outcome.kind == "refusal":
+            self._hold(server, job, outcome, time.monotonic())
         else:
             if outcome.kind == "busy":
                 self._spawn(self._dispatch_after(server.slow_down(sent, outcome)))
@@ -183,10 +203,13 @@ class Dispatcher:
             self._spawn(self._retry(server, job, outcome))
         self._dispatch()
 
-    def _answered(self, server: Endpoint, job: _Job, answer: Answer) -> None:
+    def _is_well(self, server: Endpoint, request: Request, sent: float) -> None:
+        """It answered the request that was sent then."""
         self._last_answer = self._last_up = time.monotonic()
-        server.answered()
-        self._give_up_held(server)
+        server.answered(request, sent)
+        self._settle(server)
+
+    def _give(self, job: _Job, answer: Answer) -> None:
         self._yield(job, answer)
         self._one_less()
 
@@ -196,10 +219,8 @@ class Dispatcher:
     def _one_less(self) -> None:
         self._num_live -= 1
         if not self._num_live:
-            # No other request can show whether the refusals were the prompts' fault: a check must.
-            for server, held in self._held.items():
-                if held:
-                    server.suspect.set()
+            for server in self._servers:
+                self._settle(server)
 
     async def _retry(self, server: Endpoint, job: _Job, fault: Fault) -> None:
         """Put the job back after a while, or give it up."""
@@ -214,11 +235,13 @@ class Dispatcher:
             job.num_timeouts += fault.kind == "timeout"
         job.first_fault = job.first_fault or now
         job.last_fault = now
-        if self._is_hopeless(server, job, fault):
-            self._yield(job, wire.failed(job.request.key, fault.kind, fault.message))
-            self._one_less()
-        else:
+        failed = wire.failed(job.request.key, fault.kind, fault.message)
+        if not self._is_hopeless(server, job, fault):
             self._pending.append(job)
+        elif fault.kind == "busy":
+            self._give(job, failed)
+        else:
+            self._hold(server, job, failed, now)
         self._dispatch()
 
     def _backoff(self, job: _Job, fault: Fault) -> float:
@@ -244,22 +267,56 @@ class Dispatcher:
         # It may be what its servers die of.
         return is_old and job.num_sent >= MAX_TRIES
 
-    def _refused(self, server: Endpoint, job: _Job, answer: Answer) -> None:
-        """Hold the answer back until it is known whether others fare better."""
-        if server.state == "refusing":
+    def _hold(self, server: Endpoint, job: _Job, failed: Answer | Fault, at: float) -> None:
+        """Keep a failure back until it is known whether others fare better."""
+        if server.is_dropped:
             self._pending.append(job)
             return
-        server.refusals_in_a_row += 1
-        server.why = answer.error
-        server.suspect.set()
-        self._held[server].append((job, answer))
+        self._held[server].append(_Held(job, failed, at))
+        if isinstance(failed, Fault):
+            job.num_refusals += 1
+            if job.num_refusals > MAX_REFUSALS:
+                self._num_live -= 1
+                return self._drop(server, failed)
+        self._settle(server)
         self._one_less()
 
-    def _give_up_held(self, server: Endpoint) -> None:
-        """The refusals held back were the prompts' own fault."""
-        held, self._held[server] = self._held[server], []
-        for job, answer in held:
-            self._yield(job, answer)
+    def _settle(self, server: Endpoint) -> None:
+        """Decide on what is held back, as far as the server's answers show whose fault it was."""
+        held = self._held[server]
+        if not held:
+            return
+        shown = [one for one in held if one.at <= server.well_at]
+        held[:] = [one for one in held if one.at > server.well_at]
+        self._ask_again([one.job for one in shown if isinstance(one.failed, Fault)])
+        for one in shown:
+            if isinstance(one.failed, Answer):
+                self._yield(one.job, one.failed)
+        is_due = not self._num_live or len(held) >= MAX_HELD
+        if held and is_due and server.state == "up" and server not in self._controlled:
+            self._controlled.add(server)
+            self._spawn(self._control(server))
+
+    def _ask_again(self, jobs: list[_Job]) -> None:
+        """Of what was held back."""
+        for job in jobs:
+            job.num_faults = job.num_timeouts = 0
+        self._pending.extend(jobs)
+        self._num_live += len(jobs)
+        self._dispatch()
+
+    async def _control(self, server: Endpoint) -> None:
+        """Drop a server that fails at what can be answered."""
+        doubted, failed = self._held[server][0].job.request, None
+        try:
+            failed = await control.failure(server, doubted, self._settings, self._pace)
+        except UnreachableError as error:
+            self._lose(server, str(error))
+        self._controlled.discard(server)
+        if failed is not None:
+            self._drop(server, failed)
+        else:
+            self._settle(server)
 
     async def _watch(self, server: Endpoint) -> None:
         """Look after one server: is it there, does it take the key, is it still well."""
@@ -267,10 +324,10 @@ class Dispatcher:
         while True:
             server.suspect.clear()
             state = await server.check()
-            if state == "up" and server.refusals_in_a_row >= MAX_REFUSALS:
-                state = "refusing"
+            if server.is_dropped:
+                return
             if state == "refusing":
-                return self._drop(server)
+                return self._drop(server, Fault("refusal", server.why))
             if state == "up":
                 pause, num_failed = self._pace.first_backoff, 0
                 self._is_up(server)
@@ -282,7 +339,10 @@ class Dispatcher:
                 self._lose(server, server.why)
             if server.state == "down":
                 await server.hang_up()
+                self._when_down()
                 self._raise_if_none_is_left()
+                if any(other.state == "up" for other in self._servers):
+                    self._take_back(server)
             await asyncio.sleep(pause)
             pause = min(pause * 2, self._pace.check_interval)
 
@@ -293,8 +353,7 @@ class Dispatcher:
                 _LOG.warning("%s is back", server.url)
             server.state, server.up_since = "up", self._last_up
             self._dispatch()
-        if not self._num_live:
-            self._give_up_held(server)
+        self._settle(server)
 
     def _lose(self, server: Endpoint, why: str) -> None:
         if server.state in ("up", "unknown"):
@@ -303,14 +362,17 @@ class Dispatcher:
             server.state, server.why = "down", why
             server.suspect.set()
 
-    def _drop(self, server: Endpoint) -> None:
-        _LOG.warning("%s gets no more requests (%s)", server.url, server.why)
-        server.state = "refusing"
+    def _take_back(self, server: Endpoint) -> None:
+        """What it failed is for others."""
         held, self._held[server] = self._held[server], []
-        self._pending.extend(job for job, _ in held)
-        self._num_live += len(held)
+        self._ask_again([one.job for one in held])
+
+    def _drop(self, server: Endpoint, failed: Answer | Fault) -> None:
+        """It gets no more."""
+        server.fails_everybody(failed)
+        _LOG.warning("%s gets no more requests (%s)", server.url, server.why)
+        self._take_back(server)
         self._raise_if_none_is_left()
-        self._dispatch()
 
     def _raise_if_none_is_left(self) -> None:
         """Raises InputError, MachineError: as `ServersTeacher` says."""
@@ -318,7 +380,14 @@ class Dispatcher:
         if all(server.state == "refusing" for server in self._servers):
             raise InputError(
                 f"synthesis.teacher: every server refuses ({told}). Mend `model`, `urls`, `mode`, "
-                "or the key in the environment variable that `api_key_variable` names."
+                "the key in the environment variable that `api_key_variable` names, its account, "
+                "or the servers' own settings. Answers so far are kept, and what was refused is "
+                "asked again by the same command."
+            )
+        if all(server.is_dropped for server in self._servers):
+            raise MachineError(
+                f"synthesis.teacher.urls: every server fails at every question ({told}). Answers "
+                "so far are kept: mend or restart the servers, then start the same command again."
             )
         if any(server.state == "up" for server in self._servers):
             return

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import time
-from typing import Any, Literal
+from typing import Literal
 
 import aiohttp
 
@@ -15,14 +15,13 @@ from snowcoder_jax.synthesis.requests import Answer, Request
 from snowcoder_jax.synthesis.teachers import wire
 from snowcoder_jax.synthesis.teachers.wire import Fault
 
-# unknown: not checked yet.
-State = Literal["unknown", "up", "down", "refusing"]
+# unknown: not checked yet. refusing, failing: it does so to everybody, and gets no more.
+State = Literal["unknown", "up", "down", "refusing", "failing"]
 
 MAX_BODY_BYTES = 1 << 26
 # Servers hang up on idle connections, uvicorn (vLLM, SGLang) after 5 seconds: a request sent just
 # then would be lost.
 _KEEP_ALIVE_SECONDS = 4.0
-_SHOWN_CHARS = 300
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,8 +46,8 @@ class Endpoint:
       up_since: time.monotonic() of the last check that found it up after it was not.
       tells_health: it has a `/health` that says it is well.
       suspect: set by whoever saw something that calls for a check.
-      has_answered: at least once.
-      refusals_in_a_row: since its last answer.
+      well_at: time.monotonic() when the latest request that it has answered was sent.
+      last_answered: that request.
     """
 
     def __init__(self, url: str, settings: ServerTeacher, api_key: str, pace: Pace) -> None:
@@ -59,8 +58,8 @@ class Endpoint:
         self.tells_health = False
         self.suspect = asyncio.Event()
         self.in_flight = 0
-        self.has_answered = False
-        self.refusals_in_a_row = 0
+        self.well_at = 0.0
+        self.last_answered: Request | None = None
         self._settings = settings
         self._api_key = api_key
         self._pace = pace
@@ -68,6 +67,7 @@ class Endpoint:
         self._bound = float(settings.max_in_flight)  # how many at once
         self._bound_since = 0.0
         self._paused_until = 0.0
+        self._models: list[str] = []
 
     @property
     def load(self) -> float:
@@ -79,10 +79,14 @@ class Endpoint:
             self.state == "up" and self.in_flight < int(self._bound) and now >= self._paused_until
         )
 
-    def answered(self) -> None:
+    @property
+    def is_dropped(self) -> bool:
+        return self.state in ("refusing", "failing")
+
+    def answered(self, request: Request, sent: float) -> None:
         """It gave an answer; after a round of them it may be given one more at once."""
-        self.has_answered = True
-        self.refusals_in_a_row = 0
+        if sent >= self.well_at:
+            self.well_at, self.last_answered = sent, request
         self._bound = min(float(self._settings.max_in_flight), self._bound + 1 / self._bound)
 
     def slow_down(self, sent: float, fault: Fault) -> float:
@@ -120,18 +124,19 @@ class Endpoint:
                         return Fault("malformed", f"over {MAX_BODY_BYTES} bytes")
                 retry_after = response.headers.get("Retry-After")
         except aiohttp.ClientConnectorError as error:
-            raise UnreachableError(_told(error)) from error
+            raise UnreachableError(self._told(error)) from error
         except aiohttp.ConnectionTimeoutError as error:
-            return Fault("connection", _told(error))
+            return Fault("connection", self._told(error))
         except TimeoutError:
             return Fault("timeout", f"no answer in {settings.timeout_seconds:g} seconds")
         except (aiohttp.ClientError, ConnectionError) as error:
-            return Fault("connection", _told(error))
-        outcome = wire.read_response(request.key, response.status, bytes(body), retry_after)
-        return self._without_key(outcome)
+            return Fault("connection", self._told(error))
+        return wire.read_response(
+            request.key, response.status, bytes(body), retry_after, self._api_key
+        )
 
     async def check(self) -> State:
-        """Whether it is there, is well, and takes the key and (once it has refused) the model."""
+        """Whether it is there, says that it is well, and takes the key."""
         timeout = aiohttp.ClientTimeout(total=self._pace.check_timeout)
         try:
             async with self._session.get(self.url + "/health", timeout=timeout) as response:
@@ -139,7 +144,7 @@ class Endpoint:
             async with self._session.get(self.url + "/v1/models", timeout=timeout) as response:
                 status, body = response.status, await response.read()
         except (aiohttp.ClientError, ConnectionError, TimeoutError) as error:
-            self.why = _told(error)
+            self.why = self._told(error)
             return "down"
         self.tells_health = health == 200
         if health >= 500 or status >= 500:
@@ -147,14 +152,25 @@ class Endpoint:
             return "down"
         # Of hosted servers, a key may be for asking alone (403), and names beside those listed may
         # do: that alone is no refusal.
-        if status == 401 or (status == 403 and self.refusals_in_a_row):
-            self.why = f"{status} for the key"
+        if status == 401:
+            self.why = "401 for the key"
             return "refusing"
-        names = wire.model_names(body)
-        if self.refusals_in_a_row and names and self._settings.model not in names:
-            self.why = f"it has {', '.join(names[:8])}, not {self._settings.model}"
-            return "refusing"
+        self._models = wire.model_names(body)
         return "up"
+
+    def fails_everybody(self, failed: Answer | Fault) -> None:
+        """Note that, and why: what it said, and what its list of models adds."""
+        if isinstance(failed, Answer):
+            kind, _, self.why = failed.error.partition(": ")
+        else:
+            kind, self.why = failed.kind, failed.message
+        # The recipe's fault or the servers' settings'; else the machine's.
+        is_refusal = kind in ("refusal", "refused", "context", "malformed")
+        self.state = "refusing" if is_refusal else "failing"
+        model = self._settings.model
+        if self._models and model not in self._models:
+            names = wire.shown(", ".join(self._models[:8]), self._api_key)
+            self.why += f" (it has {names}, not {model})"
 
     async def until_suspect(self, seconds: float) -> None:
         """Waits until somebody calls for a check, at most so long."""
@@ -180,17 +196,6 @@ class Endpoint:
             headers={"Authorization": f"Bearer {self._api_key}"} if self._api_key else None,
         )
 
-    def _without_key(self, outcome: Answer | Fault) -> Answer | Fault:
-        """Servers may quote a key that they refuse."""
-        if not self._api_key:
-            return outcome
-        changed: dict[str, Any]
-        if isinstance(outcome, Fault):
-            changed = {"message": outcome.message.replace(self._api_key, "[key]")}
-        else:
-            changed = {"error": outcome.error.replace(self._api_key, "[key]")}
-        return dataclasses.replace(outcome, **changed)
-
-
-def _told(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"[:_SHOWN_CHARS]
+    def _told(self, error: BaseException) -> str:
+        # Of a broken response aiohttp quotes the bytes.
+        return wire.shown(f"{type(error).__name__}: {error}", self._api_key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from snowcoder_jax import storage
 from snowcoder_jax.errors import InputError
@@ -33,8 +34,9 @@ def teacher_fingerprint(
 ) -> str:
     """16 hex digits; part of every request's key, and the name of the store of its answers.
 
-    A model folder may be moved without a change, and servers exchanged. How many devices share
-    the work is no part of it, though it moves the last bits of the logits.
+    A model folder may be moved without a change, and servers exchanged. `max_model_len` decides
+    which prompts fit and changes no answer. How many devices share the work is no part of it,
+    though it moves the last bits of the logits.
 
     Args:
       checkpoint_key: of a checkpoint teacher, the key of the step that trained it;
@@ -48,8 +50,21 @@ def teacher_fingerprint(
     if isinstance(teacher, ServerTeacher):
         return fingerprint("server", teacher.model, teacher.mode)
     model = _folder_facts(teacher.model) if is_folder_name(teacher.model) else teacher.model
-    settings = [teacher.mode, teacher.revision, teacher.dtype, teacher.max_model_len]
-    return fingerprint("vllm", model, settings)
+    return _of_vllm(teacher, model)
+
+
+def settings_fingerprint(teacher: VllmTeacher) -> str:
+    """As `teacher_fingerprint`, whatever a model's folder holds and wherever it is."""
+    return _of_vllm(teacher, teacher.model)
+
+
+def _of_vllm(teacher: VllmTeacher, model: Any) -> str:
+    return fingerprint("vllm", model, [teacher.mode, teacher.revision, teacher.dtype])
+
+
+def is_folder_here(teacher: CheckpointTeacher | VllmTeacher | ServerTeacher) -> bool:
+    """Whether the model is a folder of this machine."""
+    return isinstance(teacher, VllmTeacher) and os.path.isdir(os.path.expanduser(teacher.model))
 
 
 def is_folder_name(model: str) -> bool:
@@ -58,11 +73,21 @@ def is_folder_name(model: str) -> bool:
 
 
 def has_chat_template(folder: str) -> bool:
-    """Whether a model folder says how to write a conversation as text."""
+    """Whether a model folder says how to write a conversation as text.
+
+    Raises:
+      InputError: its tokenizer_config.json is no JSON.
+    """
     if any(os.path.exists(os.path.join(folder, f"chat_template.{e}")) for e in ("jinja", "json")):
         return True
     config = os.path.join(folder, "tokenizer_config.json")
-    return os.path.exists(config) and "chat_template" in storage.read_json(config)
+    if not os.path.exists(config):
+        return False
+    try:
+        told = storage.read_json(config)
+    except ValueError as e:
+        raise InputError(f"{config}: is no JSON ({e})") from e
+    return isinstance(told, dict) and bool(told.get("chat_template"))
 
 
 def _folder_facts(folder: str) -> dict[str, str | int]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from snowcoder_jax.errors import InputError
 from snowcoder_jax.recipe import Recipe
-from snowcoder_jax.recipe_synthesis import CheckpointTeacher, ServerTeacher
+from snowcoder_jax.recipe_synthesis import CheckpointTeacher, ServerTeacher, VllmTeacher
 from snowcoder_jax.synthesis.ask import Ask
 from snowcoder_jax.synthesis.teachers import Teacher
 from snowcoder_jax.synthesis.teachers.identity import teacher_fingerprint, teacher_name
@@ -50,12 +50,17 @@ def make_teacher(
             batch_size=settings.batch_size,
             compute_dtype=recipe.hardware.compute_dtype,
         )
+    check_model(ask, settings)
+    from snowcoder_jax.synthesis.teachers.vllm_engine import VllmEngine
+
+    return VllmEngine(settings, name=name, fingerprint=ask.teacher_fingerprint)
+
+
+def check_model(ask: Ask, settings: VllmTeacher) -> None:
+    """Raises InputError where the model of that name is here another one than the ask's."""
     if teacher_fingerprint(settings) != ask.teacher_fingerprint:
         raise InputError(
             f"synthesis.teacher.model: {settings.model} differs here from the model that the "
             "questions were made for (configuration, tokenizer, chat template or sizes of "
             "weights). Copy the same folder to all machines, or run `snowcoder synthesize` again."
         )
-    from snowcoder_jax.synthesis.teachers.vllm_engine import VllmEngine
-
-    return VllmEngine(settings, name=name, fingerprint=ask.teacher_fingerprint)

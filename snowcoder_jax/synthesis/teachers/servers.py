@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import urllib.parse
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from snowcoder_jax.errors import InputError
 from snowcoder_jax.recipe_synthesis import ServerTeacher
@@ -23,22 +23,33 @@ _USUAL_PACE = Pace()
 class ServersTeacher:
     """The servers of `settings.urls`, all of one model.
 
-    `answers` raises InputError when every server refuses the key or the model, MachineError when
-    none has been reachable, or none has done more than say that it is busy, for
-    `settings.timeout_seconds`. The same time bounds one answer.
+    `answers` raises InputError when every server refuses the key, the account, the model or every
+    question, MachineError when every one fails at every question, or when none has been reachable,
+    or has done more than say that it is busy, for `settings.timeout_seconds`. The same time bounds
+    one answer.
+
+    Args:
+      when_down: called in another thread at every check that finds a server down; what it raises
+        ends the asking: whoever runs the servers knows which will not come back.
 
     Raises:
       InputError: a URL is none, the environment variable of the key is not set.
     """
 
     def __init__(
-        self, settings: ServerTeacher, *, fingerprint: str, pace: Pace = _USUAL_PACE
+        self,
+        settings: ServerTeacher,
+        *,
+        fingerprint: str,
+        pace: Pace = _USUAL_PACE,
+        when_down: Callable[[], None] = lambda: None,
     ) -> None:
         self.name = settings.model
         self.mode = settings.mode
         self.fingerprint = fingerprint
         self._settings = settings
         self._pace = pace
+        self._when_down = when_down
         faults = [
             f"synthesis.teacher.urls: {url!r} is no address. Give it as http://HOST:PORT."
             for url in settings.urls
@@ -61,7 +72,7 @@ class ServersTeacher:
         new = list(itertools.islice(source, room))
         if not new:
             return
-        dispatcher = Dispatcher(self._settings, self._api_key, self._pace)
+        dispatcher = Dispatcher(self._settings, self._api_key, self._pace, self._when_down)
         dispatcher.start()
         under_way = 0
         ready: list[Answer] = []

@@ -30,7 +30,8 @@ class VllmEngine:
     another batch or on another GPU, so at a temperature of 0, too, answers of two runs may differ.
 
     Raises:
-      InputError: the model cannot be read, is not known to vLLM, or has no chat template.
+      InputError: the model cannot be read, is not known to vLLM, or its chat template is missing
+        or fails.
       MachineError: this environment has no vLLM; the engine does not start (its own lines,
         printed before, say why).
     """
@@ -51,8 +52,8 @@ class VllmEngine:
         try:
             self._tokenizer = _load_tokenizer(model, settings.revision)
             # Told before the minutes that weights may take.
-            has_template = bool(self._tokenizer.chat_template)
-            if has_template or self.mode == "completion":
+            fault = self._template_fault() if self.mode == "instruct" else ""
+            if not fault:
                 self._engine = _start_engine(model, settings)
         except ImportError as e:
             raise MachineError(
@@ -70,12 +71,8 @@ class VllmEngine:
                 "lines above say why. If memory is short: more GPUs (tensor_parallel), a smaller "
                 "max_model_len, or a larger gpu_memory_share."
             ) from e
-        if not has_template and self.mode == "instruct":
-            raise InputError(
-                f"synthesis.teacher.model: {model} has no chat template, so it is a base model. "
-                "Set synthesis.teacher.mode to completion, or name an instruct model (its "
-                "chat_template.jinja, or `chat_template` in its tokenizer_config.json)."
-            )
+        if fault:
+            raise InputError(f"synthesis.teacher.model: {model} {fault}")
         self._max_model_len = int(self._engine.model_config.max_model_len)
         # A base model ends a file with any of its markers, not only with its last token.
         self._stop_ids = (
@@ -127,7 +124,10 @@ class VllmEngine:
 
     def _submit(self, request: Request) -> str:
         """Hand a request to the engine; "" or what is wrong with it."""
-        prompt_ids = self._prompt_ids(request.prompt)
+        try:
+            prompt_ids = self._prompt_ids(request.prompt)
+        except Exception as e:  # a template is a program, and may fail at this prompt alone
+            return f"refused: {_first_line(e)}"
         sampling = request.sampling
         length = len(prompt_ids) + sampling.max_new_tokens
         if length > self._max_model_len:
@@ -138,6 +138,24 @@ class VllmEngine:
             )
         except ValueError as e:
             return f"refused: {_first_line(e)}"
+        return ""
+
+    def _template_fault(self) -> str:
+        """What is wrong with the model's chat template, with a mend, or ""."""
+        if not self._tokenizer.chat_template:
+            return (
+                "has no chat template, so it is a base model. Set synthesis.teacher.mode to "
+                "completion, or name an instruct model (its chat_template.jinja, or "
+                "`chat_template` in its tokenizer_config.json)."
+            )
+        try:
+            self._prompt_ids("Write a file.")
+        except Exception as e:  # whatever a program in a model's folder does
+            return (
+                f"has a chat template that fails ({type(e).__name__}: {_first_line(e)}). Mend its "
+                "chat_template.jinja (or `chat_template` in its tokenizer_config.json): it has to "
+                "take one message of the user; of several templates one is called `default`."
+            )
         return ""
 
     def _prompt_ids(self, prompt: str) -> list[int]:

@@ -16,14 +16,15 @@ from typing import Any, Literal
 from snowcoder_jax.recipe_synthesis import Mode
 from snowcoder_jax.synthesis.requests import Answer, Finish, Request
 
-# busy: the server has too much to do. refusal: of the key, the model or the path, so most likely of
-# every request. The others may pass, or be the prompt's fault: they are tried a few times.
+# busy: the server has too much to do. refusal: of the key or the account, never a prompt's fault.
+# The others may pass, or be the prompt's fault: they are tried a few times.
 FaultKind = Literal["busy", "refusal", "server_error", "connection", "malformed", "timeout"]
 
-_REFUSALS = frozenset((401, 402, 403, 404))
+_REFUSALS = frozenset((401, 402))
 _BUSY = frozenset((429, 503, 529))
 _MAY_PASS = frozenset((408, 409, 425))
 _SHOWN_CHARS = 300
+_MAX_COUNT = 2**32 - 1  # of tokens, that a store can hold
 
 # What servers say of a prompt that does not fit: OpenAI, vLLM, SGLang, llama.cpp, TGI.
 _TOO_LONG = re.compile(
@@ -62,16 +63,19 @@ def request_body(request: Request, model: str, mode: Mode) -> bytes:
     return json.dumps(asked).encode()
 
 
-def read_response(key: str, status: int, body: bytes, retry_after: str | None) -> Answer | Fault:
+def read_response(
+    key: str, status: int, body: bytes, retry_after: str | None, api_key: str = ""
+) -> Answer | Fault:
     """The answer to the request `key` that a response holds; a fault where asking again may help.
 
     Args:
       retry_after: the header of that name, seconds or a date.
+      api_key: to be cut out of what errors quote.
     """
     if status == 200:
-        return _read_answer(key, body)
-    message = f"{status}: {_error_message(body)}"
-    if status in _REFUSALS or 300 <= status < 400 or b"insufficient_quota" in body:
+        return _read_answer(key, body, api_key)
+    message = f"{status}: {shown(_error_message(body), api_key)}"
+    if status in _REFUSALS or (status == 429 and b"insufficient_quota" in body):
         return Fault("refusal", message)
     if status in _BUSY:
         return Fault("busy", message, _seconds(retry_after))
@@ -98,25 +102,33 @@ def model_names(body: bytes) -> list[str]:
     return [str(model["id"]) for model in models if isinstance(model, dict) and "id" in model]
 
 
-def _read_answer(key: str, body: bytes) -> Answer | Fault:
+def shown(text: str, api_key: str) -> str:
+    """As an error quotes it: a short line without the key, which servers may quote."""
+    if api_key:  # before it is cut: part of a key is a leak too
+        text = text.replace(api_key, "[key]")
+    line = " ".join(text.split())[:_SHOWN_CHARS]
+    return line.encode("utf-8", "replace").decode() or "an empty body"
+
+
+def _read_answer(key: str, body: bytes, api_key: str) -> Answer | Fault:
     try:
         reply = json.loads(body)
     except (ValueError, RecursionError):  # half a document, no UTF-8, a proxy's page
-        return Fault("malformed", f"no JSON: {_shown(body)}")
+        return Fault("malformed", f"no JSON: {shown(_text(body), api_key)}")
     choices = reply.get("choices") if isinstance(reply, dict) else None
     choice = choices[0] if isinstance(choices, list) and choices else None
     if not isinstance(choice, dict):
-        return Fault("malformed", f"no choices: {_shown(body)}")
+        return Fault("malformed", f"no choices: {shown(_text(body), api_key)}")
     message = choice.get("message")
     text = message.get("content") if isinstance(message, dict) else choice.get("text")
     reason = choice.get("finish_reason")
     if reason == "abort":
         return Fault("server_error", "the server gave the request up")
     if reason not in ("stop", "length"):
-        return failed(key, "refused", f"finish_reason {reason!r}")
+        return failed(key, "refused", shown(f"finish_reason {reason!r}", api_key))
     if not isinstance(text, str):
         # It was written and paid for: nothing says that asking again would give a text.
-        return failed(key, "malformed", f"no text: {_shown(body)}")
+        return failed(key, "malformed", f"no text: {shown(_text(body), api_key)}")
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -134,7 +146,9 @@ def _read_answer(key: str, body: bytes) -> Answer | Fault:
 
 def _count(usage: object, name: str) -> int:
     value = usage.get(name) if isinstance(usage, dict) else None
-    return value if isinstance(value, int) else 0
+    if not isinstance(value, int) or isinstance(value, bool):
+        return 0
+    return value if 0 <= value <= _MAX_COUNT else 0
 
 
 def _error_message(body: bytes) -> str:
@@ -142,31 +156,30 @@ def _error_message(body: bytes) -> str:
     try:
         told = json.loads(body)
     except (ValueError, RecursionError):
-        return _shown(body)
+        return _text(body)
     if isinstance(told, dict) and isinstance(told.get("error"), dict):
         told = told["error"]
     if isinstance(told, dict):
         for name in ("message", "detail", "error"):
-            if isinstance(told.get(name), str):
-                return _shown(told[name].encode("utf-8", "replace"))
-    return _shown(body)
+            if isinstance(words := told.get(name), str):
+                return words
+    return _text(body)
 
 
-def _shown(body: bytes) -> str:
-    text = body[:_SHOWN_CHARS].decode("utf-8", "replace")
-    return " ".join(text.split()) or "an empty body"
+def _text(body: bytes) -> str:
+    return body.decode("utf-8", "replace")
 
 
 def _seconds(retry_after: str | None) -> float | None:
     """Of a `Retry-After` header: seconds, or a date (RFC 9110, 10.2.3)."""
     if retry_after is None:
         return None
-    if retry_after.strip().isdigit():
+    if re.fullmatch(r"\s*[0-9]+\s*", retry_after):
         return float(retry_after)
     try:
         date = email.utils.parsedate_to_datetime(retry_after)
-    except ValueError:
+        if date.tzinfo is None:  # "-0000": UTC, of an unknown zone
+            date = date.replace(tzinfo=datetime.UTC)
+        return max(0.0, (date - datetime.datetime.now(datetime.UTC)).total_seconds())
+    except (ValueError, OverflowError):  # no date; a zone of years
         return None
-    if date.tzinfo is None:  # "-0000": UTC, of an unknown zone
-        date = date.replace(tzinfo=datetime.UTC)
-    return max(0.0, (date - datetime.datetime.now(datetime.UTC)).total_seconds())

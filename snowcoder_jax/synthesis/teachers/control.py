@@ -1,0 +1,63 @@
+"""A control question: whose fault is it when a server fails requests, theirs or its own?
+
+A server may fail everybody with a health as good as ever: it was started again without its chat
+template, the account has run dry, a proxy answers in its place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import itertools
+import time
+
+from snowcoder_jax.recipe_synthesis import ServerTeacher
+from snowcoder_jax.synthesis.requests import Answer, Request
+from snowcoder_jax.synthesis.teachers.endpoint import Endpoint, Pace
+from snowcoder_jax.synthesis.teachers.wire import Fault
+
+MAX_TRIES = 6
+
+# Where a server has answered nothing yet: for models that chat, and for those that go on.
+CONTROL_PROMPT = 'def add(a, b):\n    """Return the sum of a and b."""\n'
+
+
+async def failure(
+    server: Endpoint, failed: Request, settings: ServerTeacher, pace: Pace
+) -> Answer | Fault | None:
+    """What the server says to the last request that it answered, if that is no answer any more.
+
+    None: it answers, this or another question that was sent later, which `server.well_at` tells; or
+    it went down.
+
+    Args:
+      failed: a request that it failed; where it has answered none, `CONTROL_PROMPT` is asked so.
+
+    Raises:
+      UnreachableError: its machine says that there is no server.
+    """
+    request = server.last_answered or dataclasses.replace(failed, prompt=CONTROL_PROMPT)
+    started = time.monotonic()
+    for num_tries in itertools.count(1):
+        sent = time.monotonic()
+        server.in_flight += 1
+        try:
+            outcome = await server.ask(request)
+        finally:
+            server.in_flight -= 1
+        if isinstance(outcome, Answer) and outcome.finish != "error":
+            server.answered(request, sent)
+        if server.well_at >= sent or server.state != "up":
+            return None
+        if isinstance(outcome, Answer) or outcome.kind in ("refusal", "timeout"):
+            return outcome
+        if outcome.kind == "busy":
+            pause = server.slow_down(sent, outcome)
+            is_over = time.monotonic() - started > settings.timeout_seconds
+        else:
+            pause = min(pace.max_backoff, pace.first_backoff * 2.0 ** (num_tries - 1))
+            is_over = num_tries >= MAX_TRIES
+        if is_over:
+            return outcome
+        await asyncio.sleep(pause)
+    raise AssertionError  # the count has no end

@@ -1,0 +1,100 @@
+"""Whose fault a failure is: the prompt's, or the server's, which fails everybody."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fake_server import FakeServer
+from server_teacher import HASTY, ask, assert_all_answered, good, teacher
+
+from snowcoder_jax.errors import InputError, MachineError
+from snowcoder_jax.synthesis.teachers.control import CONTROL_PROMPT
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[FakeServer]:
+    with FakeServer(log=tmp_path / "log") as running:
+        yield running
+
+
+FAILS = {"--page": "no JSON", **{k: f"as told: {k}" for k in ("400", "401", "402", "403", "404")}}
+FAILS |= {"500": "as told: 500", "garbage": "no JSON", "null": "no text", "nothing": "Disconnected"}
+
+
+@pytest.mark.parametrize(
+    ("num", "kind"), [*((5, kind) for kind in FAILS), (100, "400"), (100, "402"), (100, "500")]
+)
+def test_a_server_that_fails_everybody_ends_the_asking_and_kills_no_request(
+    num: int, kind: str
+) -> None:
+    """Its health is good: it has no chat template, it is a proxy, the key is for others."""
+    with FakeServer(*([kind] if kind == "--page" else ["--fail", kind])) as server:
+        answers = teacher(server.url, pace=HASTY).answers(good(num))
+        error, words = InputError, "every server refuses"
+        if kind in ("500", "nothing"):
+            error, words = MachineError, "every server fails at every question"
+        with pytest.raises(error, match=f"{words}.*{FAILS[kind]}.*same command"):
+            next(answers)
+
+
+# With a delay, older answers come after the failures.
+@pytest.mark.parametrize(
+    ("kind", "delay"),
+    [("400", "0"), ("402", "0.2"), ("403", "0.2"), ("500", "0"), ("garbage", "0")],
+)
+def test_a_server_that_goes_bad_kills_no_request(kind: str, delay: str) -> None:
+    with FakeServer("--fail", kind, "--fail-after", "50", "--delay", delay) as server:
+        answered = []
+        with pytest.raises((InputError, MachineError), match="every server"):
+            for answer in teacher(server.url, pace=HASTY, max_in_flight=30).answers(good(300)):
+                answered.append(answer)
+    assert 20 <= len(answered) <= 50
+    assert {answer.finish for answer in answered} == {"stop"}
+
+
+def test_a_server_that_goes_bad_leaves_what_it_failed_to_the_others(server: FakeServer) -> None:
+    with FakeServer("--fail", "500", "--fail-after", "10") as bad:
+        requests = good(200)
+        answers = list(teacher(server.url, bad.url, max_in_flight=20).answers(requests))
+    assert_all_answered(requests, answers)
+
+
+@pytest.mark.parametrize("kind", ["400", "500", "garbage", "null"])
+def test_a_bad_prompt_is_given_up_where_no_other_is_left(server: FakeServer, kind: str) -> None:
+    """The server is asked what any model can answer, so that the last run comes to its end."""
+    (answer,) = teacher(server.url).answers([ask(f"fake={kind}")])
+    assert answer.finish == "error"
+    assert server.asked()[-1]["prompt"] == CONTROL_PROMPT
+
+
+def test_many_bad_prompts_in_a_row_are_given_up_alone(server: FakeServer) -> None:
+    bad = [ask(f"{i} fake=400", i) for i in range(100)]
+    requests = [*good(3), *bad, *good(3)]
+    answers = list(teacher(server.url, max_in_flight=30).answers(requests))
+    failed = {answer.key for answer in answers if answer.finish == "error"}
+    assert failed == {request.key for request in bad}
+    assert len(answers) == len(set(bad)) + 2 * 3
+
+
+def test_a_refusal_of_the_account_is_never_a_prompts_fault(server: FakeServer) -> None:
+    requests = [ask("fake=402*2"), *good(50)]
+    assert_all_answered(requests, list(teacher(server.url, max_in_flight=4).answers(requests)))
+    answers = teacher(server.url, max_in_flight=4).answers([ask("fake=402"), *good(50)])
+    with pytest.raises(InputError, match=r"every server refuses.*as told: 402"):
+        for answer in answers:
+            assert answer.finish == "stop"
+
+
+def test_what_a_dead_server_had_failed_goes_to_the_others(tmp_path: Path) -> None:
+    with (
+        FakeServer("--delay", "0.4") as other,
+        FakeServer("--fail", "400", log=tmp_path / "log") as bad,
+    ):
+        requests = good(6)
+        answers = teacher(bad.url, other.url, max_in_flight=3).answers(requests)
+        threading.Timer(0.3, bad.kill).start()
+        assert_all_answered(requests, list(answers))
+        assert bad.asked()
