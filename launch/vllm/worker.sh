@@ -37,8 +37,12 @@ while true; do
     code=0
     wait "$worker" || code=$?
   done
-  if [ "$code" -eq 0 ] || [ "$code" -eq 2 ] || [ "$stopped" -eq 1 ]; then
+  if [ "$code" -eq 0 ] || [ "$code" -eq 2 ]; then
     exit "$code"
+  fi
+  # Stopped while Python was still starting it ends with 143, and has to be started again as well.
+  if [ "$stopped" -eq 1 ]; then
+    exit 75
   fi
   restarts=$((restarts + 1))
   if [ "$restarts" -gt "${MAX_RESTARTS:-100}" ]; then
