@@ -18,25 +18,27 @@ from snowcoder_jax.synthesis.teachers.wire import Fault
 
 MAX_TRIES = 6
 
-# Where a server has answered nothing yet: for models that chat, and for those that go on.
+# For models that chat, and for those that go on; a few tokens of an answer will do.
 CONTROL_PROMPT = 'def add(a, b):\n    """Return the sum of a and b."""\n'
+CONTROL_TOKENS = 16
 
 
 async def failure(
     server: Endpoint, failed: Request, settings: ServerTeacher, pace: Pace
 ) -> Answer | Fault | None:
-    """What the server says to the last request that it answered, if that is no answer any more.
+    """What the server says to a question that any model can answer, if that is no answer.
 
     None: it answers, this or another question that was sent later, which `server.well_at` tells; or
     it went down.
 
     Args:
-      failed: a request that it failed; where it has answered none, `CONTROL_PROMPT` is asked so.
+      failed: a request that it failed; `CONTROL_PROMPT` is asked in its place.
 
     Raises:
       UnreachableError: its machine says that there is no server.
     """
-    request = server.last_answered or dataclasses.replace(failed, prompt=CONTROL_PROMPT)
+    sampling = dataclasses.replace(failed.sampling, max_new_tokens=CONTROL_TOKENS)
+    request = dataclasses.replace(failed, prompt=CONTROL_PROMPT, sampling=sampling)
     started = time.monotonic()
     for num_tries in itertools.count(1):
         sent = time.monotonic()
@@ -46,7 +48,7 @@ async def failure(
         finally:
             server.in_flight -= 1
         if isinstance(outcome, Answer) and outcome.finish != "error":
-            server.answered(request, sent)
+            server.answered(sent)
         if server.well_at >= sent or server.state != "up":
             return None
         if isinstance(outcome, Answer) or outcome.kind in ("refusal", "timeout"):

@@ -206,7 +206,7 @@ class Dispatcher:
     def _is_well(self, server: Endpoint, request: Request, sent: float) -> None:
         """It answered the request that was sent then."""
         self._last_answer = self._last_up = time.monotonic()
-        server.answered(request, sent)
+        server.answered(sent)
         self._settle(server)
 
     def _give(self, job: _Job, answer: Answer) -> None:

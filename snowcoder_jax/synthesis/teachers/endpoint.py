@@ -47,7 +47,6 @@ class Endpoint:
       tells_health: it has a `/health` that says it is well.
       suspect: set by whoever saw something that calls for a check.
       well_at: time.monotonic() when the latest request that it has answered was sent.
-      last_answered: that request.
     """
 
     def __init__(self, url: str, settings: ServerTeacher, api_key: str, pace: Pace) -> None:
@@ -59,7 +58,6 @@ class Endpoint:
         self.suspect = asyncio.Event()
         self.in_flight = 0
         self.well_at = 0.0
-        self.last_answered: Request | None = None
         self._settings = settings
         self._api_key = api_key
         self._pace = pace
@@ -83,10 +81,9 @@ class Endpoint:
     def is_dropped(self) -> bool:
         return self.state in ("refusing", "failing")
 
-    def answered(self, request: Request, sent: float) -> None:
+    def answered(self, sent: float) -> None:
         """It gave an answer; after a round of them it may be given one more at once."""
-        if sent >= self.well_at:
-            self.well_at, self.last_answered = sent, request
+        self.well_at = max(self.well_at, sent)
         self._bound = min(float(self._settings.max_in_flight), self._bound + 1 / self._bound)
 
     def slow_down(self, sent: float, fault: Fault) -> float:
