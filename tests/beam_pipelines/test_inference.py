@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ from snowcoder_jax.synthesis.answers import AnswerIndex
 from snowcoder_jax.synthesis.ask import Ask
 from snowcoder_jax.synthesis.requests import Request
 from snowcoder_jax.synthesis.subprocess_worker import PYTHON_VARIABLE
+from snowcoder_jax.synthesis.teachers.control import CONTROL_PROMPT
 
 
 def test_every_request_is_asked_once_and_a_bad_one_fails_no_other(tmp_path: Path) -> None:
@@ -37,11 +39,13 @@ def test_every_request_is_asked_once_and_a_bad_one_fails_no_other(tmp_path: Path
         facts = ask_on_beam(str(tmp_path / "ask"), batch_size=8)
         assert (facts["answered"], facts["dead"], facts["missing"]) == (29, 1, 0)
         assert facts["dead_letters"]["counts"] == {"refused": 1}
-        asked = [line["prompt"] for line in server.asked() if line["path"].startswith("/v1/chat")]
-        assert len(asked) >= 30 and len(set(asked)) == 30
+        num_asked = Counter(line["prompt"] for line in server.asked())
+        # Whose fault the bad one is may take a question of another kind.
+        num_control = num_asked.pop(CONTROL_PROMPT, 0)
+        assert len(num_asked) == 30 and set(num_asked.values()) == {1}
 
         again = ask_on_beam(str(tmp_path / "ask"), batch_size=8)
-        assert len(server.asked()) == len(asked)
+        assert len(server.asked()) == 30 + num_control
         assert (again["answered"], again["dead"]) == (29, 1)
     requests = list(prompts.requests(ask, seed_parts.read_seeds(ask.seeds)))
     rows = AnswerIndex(ask.store).find([request.key for request in requests])
