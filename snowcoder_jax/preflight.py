@@ -160,7 +160,7 @@ def _prompt(recipe: Recipe) -> Iterator[Fault]:
     try:
         prompts.prompt_version(recipe.synthesis)
     except InputError as e:
-        yield Fault("synthesis.prompt", str(e), "Mend the template.")
+        yield Fault("synthesis.prompt", str(e).rstrip("."), "Mend the template.")
 
 
 def teacher_faults(recipe: Recipe) -> Iterator[Fault]:
