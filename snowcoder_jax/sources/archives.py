@@ -8,19 +8,13 @@ around everything, as hosting sites make it, is no part of the paths.
 
 from __future__ import annotations
 
-import bz2
-import gzip
-import lzma
-import struct
-import tarfile
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO
 
 from snowcoder_jax.errors import MachineError
-from snowcoder_jax.sources import licenses, paths, walk
+from snowcoder_jax.sources import licenses, walk
+from snowcoder_jax.sources.archive_entries import FAULTS, MAX_MEMBERS, ArchiveError, entries
 from snowcoder_jax.sources.documents import Item, LedgerRow, judge, printable
 from snowcoder_jax.sources.paths import Entry
 from snowcoder_jax.sources.walk import Candidate, NamedTree, TreeFile
@@ -31,32 +25,8 @@ MAX_TOTAL_BYTES = 4 * 1024**3
 # Source code is seldom compressed to less than a twentieth.
 MAX_RATIO = 200
 MIN_TOTAL_BYTES = 64 * 1024**2
-MAX_MEMBERS = 200_000
 MAX_PATH_BYTES = 1_024
 MAX_CONTROL_BYTES = 16 * 1024**2
-# tarfile reads extended headers whole, zipfile its directory: no honest one comes near these.
-MAX_HEADER_BYTES = 16 * 1024**2
-MAX_DIRECTORY_BYTES = 64 * 1024**2
-
-_FAULTS = (
-    tarfile.TarError,
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-    struct.error,
-    EOFError,
-    OSError,
-    NotImplementedError,  # a compression method or encryption that zipfile lacks
-    RuntimeError,  # an encrypted zip member
-    ValueError,
-    UnicodeError,
-    OverflowError,
-    MemoryError,  # of a decoder that a forged header asks for too much
-)
-
-
-class ArchiveError(ValueError):
-    """An archive cannot be read; the text is the ledger's reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +45,6 @@ class Member:
     name: str
     size_bytes: int
     kind: str
-
-
-# What an archive yields: index, name, stated size, kind, and a function that opens the member.
-_Entry = tuple[int, str, int, str, Callable[[], IO[bytes]]]
 
 
 def is_archive(path: str) -> bool:
@@ -134,7 +100,7 @@ def scan(
     control: dict[int, bytes] = {}
     total = control_bytes = 0
     try:
-        for index, name, size, kind, open_member in _entries(archive.path):
+        for index, name, size, kind, open_member in entries(archive.path):
             total += size
             if total > max_total_bytes:
                 raise ArchiveError("archive_too_large")
@@ -148,7 +114,7 @@ def scan(
                 control_bytes += len(control[index])
     except (ArchiveError, MachineError):
         raise
-    except _FAULTS as e:
+    except FAULTS as e:
         raise ArchiveError("broken_archive") from e
     return members, control
 
@@ -198,7 +164,7 @@ def _read(archive: Entry, wanted: set[int], num_bytes: int) -> Iterator[tuple[in
     """At most so many bytes of each wanted member, None for one that is damaged, in the
     archive's order; what comes after the place where the archive breaks off is missing."""
     try:
-        for index, _, _, _, open_member in _entries(archive.path):
+        for index, _, _, _, open_member in entries(archive.path):
             if index not in wanted:
                 continue
             data: bytes | None = None
@@ -207,13 +173,13 @@ def _read(archive: Entry, wanted: set[int], num_bytes: int) -> Iterator[tuple[in
                     data = _read_up_to(file, num_bytes)
             except MachineError:
                 raise
-            except _FAULTS:
+            except FAULTS:
                 if not archive.path.lower().endswith(".zip"):
                     return  # a stream cannot go on after its damage
             yield index, data
     except MachineError:
         raise
-    except _FAULTS:
+    except FAULTS:
         return
 
 
@@ -223,105 +189,3 @@ def _read_up_to(file: IO[bytes], num_bytes: int) -> bytes:
         pieces.append(piece)
         num_bytes -= len(piece)
     return b"".join(pieces)
-
-
-def _entries(path: str) -> Iterator[_Entry]:
-    with paths.open_file(path) as file:
-        if path.lower().endswith(".zip"):
-            yield from _zip_entries(file)
-        else:
-            yield from _tar_entries(file, path.lower())
-
-
-def _zip_entries(file: IO[bytes]) -> Iterator[_Entry]:
-    _check_directory(file)
-    with zipfile.ZipFile(file) as archive:
-        infos = archive.infolist()
-        if len(infos) > MAX_MEMBERS:
-            raise ArchiveError("archive_too_large")
-        for index, info in enumerate(infos):
-            if info.filename.endswith("/"):  # `is_dir` fails where a name is empty
-                continue
-            kind = "symlink" if (info.external_attr >> 16) & 0o170000 == 0o120000 else "file"
-
-            def open_member(info: zipfile.ZipInfo = info) -> IO[bytes]:
-                return archive.open(info)
-
-            yield index, info.filename, info.file_size, kind, open_member
-
-
-def _check_directory(file: IO[bytes]) -> None:
-    """Refuse a zip whose directory, which zipfile takes into memory whole, is huge."""
-    file.seek(0, 2)
-    start = max(0, file.tell() - 65_557)  # the end record and the longest comment
-    file.seek(start)
-    tail = file.read()
-    at = tail.rfind(b"PK\5\6")
-    if at < 0 or len(tail) < at + 22:
-        raise ArchiveError("broken_archive")
-    (num_bytes,) = struct.unpack_from("<I", tail, at + 12)
-    # The 64-bit form says all ones here, and the size in a record of its own before this one.
-    if num_bytes == 0xFFFFFFFF and (wide := tail.rfind(b"PK\6\6", 0, at)) >= 0:
-        (num_bytes,) = struct.unpack_from("<Q", tail, wide + 40)
-    if num_bytes > MAX_DIRECTORY_BYTES:
-        raise ArchiveError("archive_too_large")
-    file.seek(0)
-
-
-def _tar_entries(file: IO[bytes], path: str) -> Iterator[_Entry]:
-    opener: Any = None
-    if path.endswith((".gz", ".tgz")):
-        opener = gzip.open
-    elif path.endswith(".bz2"):
-        opener = bz2.open
-    elif path.endswith(".xz"):
-        opener = lzma.open
-    stream = opener(file, "rb") if opener else file
-    reads = _BoundedReads(stream)
-    with tarfile.open(fileobj=reads, mode="r:") as archive:  # type: ignore[call-overload]
-        index = -1
-        while (info := archive.next()) is not None:
-            archive.members = []  # else every header of the archive stays in memory
-            index += 1
-            if index >= MAX_MEMBERS:
-                raise ArchiveError("archive_too_large")
-            if info.size < 0:
-                raise ArchiveError("broken_archive")
-            if info.isdir():
-                continue
-            kind = "symlink" if info.issym() or info.islnk() else "other"
-            kind = "file" if info.isreg() else kind
-
-            def open_member(info: tarfile.TarInfo = info) -> IO[bytes]:
-                found = archive.extractfile(info)
-                assert found is not None, info.name
-                return found
-
-            yield index, info.name, info.size, kind, open_member
-    # tarfile takes a damaged header for the end, which is a block of zeros or nothing at all.
-    if reads.last.strip(b"\0") or len(reads.last) not in (0, tarfile.BLOCKSIZE):
-        raise ArchiveError("broken_archive")
-
-
-class _BoundedReads:
-    """A stream that refuses one huge read, which a forged tar header asks for.
-
-    Attributes:
-      last: what the last read gave.
-    """
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._stream = stream
-        self.last = b""
-
-    def read(self, size: int = -1) -> bytes:
-        if size < 0 or size > MAX_HEADER_BYTES:
-            raise ArchiveError("broken_archive")
-        self.last = self._stream.read(size)
-        return self.last
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        return self._stream.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._stream.tell()
