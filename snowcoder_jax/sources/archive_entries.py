@@ -1,7 +1,8 @@
 """The entries of a tar or zip archive, one after the other, in bounded memory and linear time.
 
 `tarfile` and `zipfile` trust what an archive states in several places: zipfile unpacks BZIP2 and
-LZMA without a limit on what comes out, and tarfile reads headers of any size.
+LZMA without a limit on what comes out, and tarfile reads headers of any size, extended ones in
+quadratic time (CVE-2024-6232).
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ from typing import IO, Any
 from snowcoder_jax.sources import paths
 
 MAX_MEMBERS = 200_000
-# tarfile reads extended headers whole, zipfile its directory: no honest one comes near these.
-MAX_HEADER_BYTES = 16 * 1024**2
+# All that stands before a member of a tar: extended headers, long names, maps of holes.
+MAX_HEADER_BYTES = 64 * 1024
+MAX_NUMBER_DIGITS = 20
+# Of a zip, which zipfile takes into memory whole.
 MAX_DIRECTORY_BYTES = 64 * 1024**2
 # LZMA keeps this much of what it unpacked; 7-Zip's strongest preset takes 64 MiB.
 MAX_DICTIONARY_BYTES = 64 * 1024**2
@@ -158,9 +161,10 @@ def _tar_entries(file: IO[bytes], path: str) -> Iterator[Entry]:
         opener = lzma.open
     stream = opener(file, "rb") if opener else file
     reads = _BoundedReads(stream)
-    with tarfile.open(fileobj=reads, mode="r:") as archive:  # type: ignore[call-overload]
+    with tarfile.open(fileobj=reads, mode="r:", tarinfo=_TarHeader) as archive:  # type: ignore[call-overload]
         index = -1
         while (info := archive.next()) is not None:
+            reads.left = None
             archive.members = []  # else every header of the archive stays in memory
             index += 1
             if index >= MAX_MEMBERS:
@@ -168,6 +172,7 @@ def _tar_entries(file: IO[bytes], path: str) -> Iterator[Entry]:
             if info.size < 0:
                 raise ArchiveError("broken_archive")
             if info.isdir():
+                reads.left = MAX_HEADER_BYTES
                 continue
             kind = "symlink" if info.issym() or info.islnk() else "other"
             kind = "file" if info.isreg() else kind
@@ -178,25 +183,89 @@ def _tar_entries(file: IO[bytes], path: str) -> Iterator[Entry]:
                 return found
 
             yield index, info.name, info.size, kind, open_member
+            reads.left = MAX_HEADER_BYTES
     # tarfile takes a damaged header for the end, which is a block of zeros or nothing at all.
     if reads.last.strip(b"\0") or len(reads.last) not in (0, tarfile.BLOCKSIZE):
         raise ArchiveError("broken_archive")
 
 
+class _TarHeader(tarfile.TarInfo):
+    """A member whose extended header is read in linear time, and of it what is of use.
+
+    Global headers, in which git states a commit, are passed over; a file with holes in PAX's way
+    is no regular file here.
+    """
+
+    def _proc_member(self, archive: Any) -> tarfile.TarInfo:  # tarfile's place to step in
+        if self.type not in (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE):
+            header: tarfile.TarInfo = super()._proc_member(archive)  # type: ignore[misc]
+            return header
+        num_blocks = -(-self.size // tarfile.BLOCKSIZE)
+        records = _pax_records(archive.fileobj.read(num_blocks * tarfile.BLOCKSIZE)[: self.size])
+        try:
+            member = self.fromtarfile(archive)
+        except tarfile.HeaderError as e:
+            raise tarfile.ReadError(str(e)) from None
+        if self.type == tarfile.XGLTYPE:
+            return member
+        if "path" in records:
+            member.name = records["path"].rstrip("/")
+        if "linkpath" in records:
+            member.linkname = records["linkpath"].rstrip("/")
+        if "size" in records:
+            if not records["size"].isdecimal() or len(records["size"]) > MAX_NUMBER_DIGITS:
+                raise ArchiveError("broken_archive")
+            member.size = int(records["size"])
+            num_blocks = -(-member.size // tarfile.BLOCKSIZE) if _has_data(member) else 0
+            archive.offset = member.offset_data + num_blocks * tarfile.BLOCKSIZE
+        if any(keyword.startswith("GNU.sparse.") for keyword in records):
+            member.name = records.get("GNU.sparse.name", member.name)
+            member.type = _SPARSE_IN_PAX
+        return member
+
+
+_SPARSE_IN_PAX = b"?"
+
+
+def _has_data(member: tarfile.TarInfo) -> bool:
+    return member.isreg() or member.type not in tarfile.SUPPORTED_TYPES
+
+
+def _pax_records(data: bytes) -> dict[str, str]:
+    """Keyword -> value, of records of the form "LENGTH KEYWORD=VALUE", each with a new line."""
+    records = {}
+    at = 0
+    while at < len(data) and data[at]:
+        space = data.find(b" ", at, at + MAX_NUMBER_DIGITS)
+        length = data[at:space] if space > at else b""
+        end = at + int(length) if length.isdigit() else 0
+        equals = data.find(b"=", space, end)
+        if end > len(data) or equals < 0 or data[end - 1 : end] != b"\n":
+            raise ArchiveError("broken_archive")
+        keyword, value = data[space + 1 : equals], data[equals + 1 : end - 1]
+        records[keyword.decode("utf-8", "replace")] = value.decode("utf-8", "surrogateescape")
+        at = end
+    return records
+
+
 class _BoundedReads:
-    """A stream that refuses one huge read, which a forged tar header asks for.
+    """A stream that gives so much and no more where headers are read, which may be forged.
 
     Attributes:
+      left: bytes that may still be read; None where what reads has bounds of its own.
       last: what the last read gave.
     """
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
+        self.left: int | None = MAX_HEADER_BYTES
         self.last = b""
 
     def read(self, size: int = -1) -> bytes:
-        if size < 0 or size > MAX_HEADER_BYTES:
-            raise ArchiveError("broken_archive")
+        if self.left is not None:
+            if not 0 <= size <= self.left:
+                raise ArchiveError("broken_archive")
+            self.left -= size
         self.last = self._stream.read(size)
         return self.last
 
