@@ -140,22 +140,34 @@ def search(
     tried: list[Tried] = []
     while (candidate := to_compile(ranked, tried, topology.chip.hbm_bytes)) is not None:
         say(f"compiling {candidate.layout} for {topology.name} ...")
-        hardware = dataclasses.replace(
-            run.hardware,
-            remat=candidate.layout.remat,
-            microbatches=candidate.layout.microbatches,
-        )
-        step = compile_step(
-            run.model,
-            run.tokenizer.vocab_size,
-            run.optimizer,
-            hardware,
-            mesh,
-            phase.batch_size,
-            phase.sequence_length,
-        )
-        tried.append(timed(candidate, step, run.model, phase.sequence_length, mesh_sizes, topology))
+        tried.append(compiled(run, phase, topology, mesh, mesh_sizes, candidate))
     return sorted(tried, key=lambda t: (t.seconds, t.step.peak_bytes))
+
+
+def compiled(
+    run: recipe.Recipe,
+    phase: recipe.Phase,
+    topology: Topology,
+    mesh: object,
+    mesh_sizes: dict[str, int],
+    candidate: Candidate,
+) -> Tried:
+    """Compile one layout, and read what it costs."""
+    hardware = dataclasses.replace(
+        run.hardware,
+        remat=candidate.layout.remat,
+        microbatches=candidate.layout.microbatches,
+    )
+    step = compile_step(
+        run.model,
+        run.tokenizer.vocab_size,
+        run.optimizer,
+        hardware,
+        mesh,
+        phase.batch_size,
+        phase.sequence_length,
+    )
+    return timed(candidate, step, run.model, phase.sequence_length, mesh_sizes, topology)
 
 
 def timed(
