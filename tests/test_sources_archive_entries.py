@@ -183,3 +183,28 @@ def test_headers_before_headers(tmp_path: Path) -> None:
             tar.addfile(header, io.BytesIO(bytes(512)))
         tar.addfile(tarfile.TarInfo("a.py"))
     assert read(FolderSource("s", str(tmp_path))) == ({}, {"r.tar": "broken_archive"})
+
+
+@pytest.mark.parametrize("comment", [b"", b"c" * 0xFFFF])
+def test_the_size_of_a_zips_directory(
+    tmp_path: Path, comment: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """zipfile goes by the 64-bit record where there is one, whatever the short one says."""
+    path = tmp_path / "r.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.py", "x = 1\n")
+    data = path.read_bytes()
+    at = data.rindex(b"PK\5\6")
+    size, offset = struct.unpack_from("<II", data, at + 12)
+    wide = struct.pack("<4sQHHIIQQQQ", b"PK\6\6", 44, 45, 45, 0, 0, 1, 1, size, offset)
+    locator = struct.pack("<4sIQI", b"PK\6\7", 0, at, 1)
+    end = data[at : at + 12] + bytes(4) + data[at + 16 : at + 20]  # its own size says nothing
+    end += struct.pack("<H", len(comment)) + comment
+    path.write_bytes(data[:at] + wide + locator + end)
+    monkeypatch.setattr(archive_entries, "MAX_DIRECTORY_BYTES", size)
+    assert set(read(FolderSource("s", str(tmp_path)))[0]) == {"a.py"}
+    monkeypatch.setattr(archive_entries, "MAX_DIRECTORY_BYTES", size - 1)
+    refused = {"r.zip": "archive_too_large"}
+    assert read(FolderSource("s", str(tmp_path))) == ({}, refused)
+    path.write_bytes(data[:at] + locator + end)
+    assert read(FolderSource("s", str(tmp_path)))[0] == {}

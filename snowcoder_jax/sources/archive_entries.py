@@ -26,6 +26,7 @@ MAX_HEADER_BYTES = 64 * 1024
 MAX_NUMBER_DIGITS = 20
 # Of a zip, which zipfile takes into memory whole.
 MAX_DIRECTORY_BYTES = 64 * 1024**2
+_WIDE_RECORD_BYTES, _LOCATOR_BYTES = 56, 20
 # LZMA keeps this much of what it unpacked; 7-Zip's strongest preset takes 64 MiB.
 MAX_DICTIONARY_BYTES = 64 * 1024**2
 
@@ -136,16 +137,21 @@ class _Unpacked:
 def _check_directory(file: IO[bytes]) -> None:
     """Refuse a zip whose directory, which zipfile takes into memory whole, is huge."""
     file.seek(0, 2)
-    start = max(0, file.tell() - 65_557)  # the end record and the longest comment
+    # The end record, the longest comment, and the 64-bit form's record and locator before it.
+    start = max(0, file.tell() - (22 + 0xFFFF + _WIDE_RECORD_BYTES + _LOCATOR_BYTES))
     file.seek(start)
     tail = file.read()
     at = tail.rfind(b"PK\5\6")
     if at < 0 or len(tail) < at + 22:
         raise ArchiveError("broken_archive")
     (num_bytes,) = struct.unpack_from("<I", tail, at + 12)
-    # The 64-bit form says all ones here, and the size in a record of its own before this one.
-    if num_bytes == 0xFFFFFFFF and (wide := tail.rfind(b"PK\6\6", 0, at)) >= 0:
-        (num_bytes,) = struct.unpack_from("<Q", tail, wide + 40)
+    # Where there is a 64-bit form, zipfile goes by it, whatever the short one says.
+    locator = at - _LOCATOR_BYTES
+    if locator >= 0 and tail.startswith(b"PK\6\7", locator):
+        wide = tail.rfind(b"PK\6\6", 0, locator)
+        if wide < 0 or locator < wide + _WIDE_RECORD_BYTES:
+            raise ArchiveError("broken_archive")
+        num_bytes = max(num_bytes, *struct.unpack_from("<Q", tail, wide + 40))
     if num_bytes > MAX_DIRECTORY_BYTES:
         raise ArchiveError("archive_too_large")
     file.seek(0)
