@@ -24,7 +24,8 @@ SECRETS_SCHEMA = pa.schema(
 def find_batch(table: pa.Table) -> pa.Table:
     """`id`, a pass (secrets are redacted, no document is dropped for them) and the spans."""
     num_rows = table.num_rows
-    spans = [text_secrets.find_spans(str(content)) for content in table["content"].to_pylist()]
+    columns = (table[name].to_pylist() for name in ("content", "language"))
+    spans = [text_secrets.find_spans(*row) for row in zip(*columns, strict=True)]
     nothing = pa.nulls(num_rows)
     return pa.Table.from_arrays(
         [
@@ -48,7 +49,7 @@ def run(corpus: str, *, output: str, key: str, options: PipelineOptions) -> int:
         output=output,
         key=key,
         options=options,
-        columns=("id", "content"),
+        columns=("id", "language", "content"),
     )
 
 

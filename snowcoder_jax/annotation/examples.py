@@ -111,7 +111,7 @@ def _good_modules() -> Iterator[Example]:
 
 def _clean(content: str, language: str) -> str:
     """As the same document reads in a corpus, so that the two have one `content_hash`."""
-    return clean_text(content, language, find_spans(content))
+    return clean_text(content, language, find_spans(content, language))
 
 
 def _jsonl(path: str) -> Iterator[Example]:

@@ -21,7 +21,14 @@ if TYPE_CHECKING:
 
 READER_CODE = tuple(
     f"snowcoder_jax/text/{name}.py"
-    for name in ("reader", "secrets", "secret_shapes", "secret_values", "personal_data")
+    for name in (
+        "reader",
+        "secrets",
+        "secret_shapes",
+        "secret_values",
+        "personal_data",
+        "json_strings",
+    )
 )
 DOCUMENTS = ("beam_pipelines/documents.py", "snowcoder_jax/parquet.py")
 CONTAMINATION_CODE = tuple(

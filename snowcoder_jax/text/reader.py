@@ -25,13 +25,13 @@ def clean_text(
     Args:
       content: raw, as ingested.
       language: a notebook becomes a script in jupytext's percent form, its markdown as comments.
-      spans: of the secrets stage, in UTF-8 bytes of `content`; replaced by markers
-        (`secrets.redact`) before anything else.
+      spans: of the secrets stage (`secrets.find_spans` with this language), in UTF-8 bytes of
+        `content`; replaced by markers (`secrets.redact`) before anything else.
 
     Raises:
       ValueError: a notebook that cannot be read.
     """
-    text = secrets.redact(content, spans)
+    text = secrets.redact(content, spans, language)
     return notebook_to_script(text) if language == NOTEBOOK else text
 
 

@@ -2,6 +2,9 @@
 
 Spans are half-open, in UTF-8 bytes of the raw content, sorted and disjoint; what they cover is
 never recorded. Each kind of secret is looked for only where a literal that it must hold occurs.
+
+A notebook is JSON, and its script says what the strings of it say: it is searched as they read,
+so that no escape and no break between two lines hides or halves a secret.
 """
 
 from __future__ import annotations
@@ -9,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
-from snowcoder_jax.text import personal_data, secret_shapes, secret_values
+from snowcoder_jax import languages
+from snowcoder_jax.text import json_strings, personal_data, secret_shapes, secret_values
 
 # Real texts need two or three; only what is made to, such as a thousand tokens run together of
 # which each completes the one before, would need more, and then the time of each counts.
@@ -26,13 +30,24 @@ class Span(TypedDict):
     kind: str
 
 
-def find_spans(content: str) -> list[Span]:
-    """Every secret of a text.
+def find_spans(content: str, language: str | None = None) -> list[Span]:
+    """Every secret of a text; of a notebook, as its strings read.
 
     What one secret hides may complete another once it is replaced, so the search is repeated on
     the text with the found spans blanked until nothing is new: redacting twice changes nothing.
     """
     data = content.encode("utf-8", "surrogatepass")
+    if language != languages.NOTEBOOK:
+        return _find_all(data)
+    text = json_strings.PlainText(data)
+    spans = []
+    for span in _find_all(text.data):
+        start, end = text.raw_span(span["start"], span["end"])
+        spans.append(Span(start=start, end=end, kind=span["kind"]))
+    return spans
+
+
+def _find_all(data: bytes) -> list[Span]:
     spans: list[Span] = []
     for _ in range(MAX_ROUNDS):
         found = _find_once(data)
@@ -47,7 +62,11 @@ def find_spans(content: str) -> list[Span]:
     return sorted(spans, key=lambda s: s["start"])
 
 
-def redact(content: str, spans: Sequence[Span] | Sequence[Mapping[str, object]]) -> str:
+def redact(
+    content: str,
+    spans: Sequence[Span] | Sequence[Mapping[str, object]],
+    language: str | None = None,
+) -> str:
     """Replace spans by markers such as `<EMAIL_1>`; the same secret has the same number.
 
     Numbers count the different secrets of a kind in the order of their first appearance.
@@ -55,6 +74,7 @@ def redact(content: str, spans: Sequence[Span] | Sequence[Mapping[str, object]])
     Args:
       content: the raw text that the spans were found in.
       spans: disjoint, sorted.
+      language: in a notebook the same secret may be escaped in several ways.
     """
     if not spans:
         return content
@@ -66,7 +86,10 @@ def redact(content: str, spans: Sequence[Span] | Sequence[Mapping[str, object]])
         start, end, kind = int(str(span["start"])), int(str(span["end"])), str(span["kind"])
         assert position <= start < end <= len(data), "spans of another text"
         of_kind = numbers.setdefault(kind, {})
-        number = of_kind.setdefault(data[start:end], len(of_kind) + 1)
+        secret = data[start:end]
+        if language == languages.NOTEBOOK:
+            secret = json_strings.unescape(secret)
+        number = of_kind.setdefault(secret, len(of_kind) + 1)
         pieces += [data[position:start], f"<{kind.upper()}_{number}>".encode()]
         position = end
     pieces.append(data[position:])

@@ -14,11 +14,13 @@ from snowcoder_jax import parquet, storage
 from snowcoder_jax.text.reader import clean_text
 
 MAIL = "ada@analytical-engine.org"
+ESCAPED = MAIL.replace("@", r"\u0040")
 CONTENTS = {
     "mail.py": f"# é ask {MAIL}\nname = 'ada'\n",
     "none.py": "name = 'ada'\n",
     "empty.py": "",
     "broken.ipynb": "{ " + MAIL,  # found in what is no notebook too
+    "escaped.ipynb": f'{{"cells": [{{"source": "{ESCAPED}"}}]}}',
 }
 
 
@@ -60,6 +62,7 @@ def test_spans_of_every_document(corpus: str, tmp_path: Path) -> None:
         "none.py": [],
         "empty.py": [],
         "broken.ipynb": [{"start": 2, "end": 2 + len(MAIL), "kind": "email"}],
+        "escaped.ipynb": [{"start": 23, "end": 23 + len(ESCAPED), "kind": "email"}],
     }
     cleaned = clean_text(CONTENTS["mail.py"], "Python", spans["mail.py"])
     assert cleaned == "# é ask <EMAIL_1>\nname = 'ada'\n"

@@ -16,6 +16,7 @@ from collections import Counter
 
 import pytest
 
+from snowcoder_jax.languages import NOTEBOOK
 from snowcoder_jax.text import secrets
 
 CASES_A_KIND = 12
@@ -338,18 +339,36 @@ HARMLESS = {
 }
 
 
-def test_planted_secrets_and_hard_negatives(capsys: pytest.CaptureFixture[str]) -> None:
-    draw = Draw(7)
+def planted(draw: Draw) -> list[tuple[str, str, str]]:
+    """Kind, frame and secret of every planted case."""
     cases = [
         (name, draw.random.choice(FRAMES), draw.one(shapes))
         for name, shapes in SHAPED.items()
         for _ in range(CASES_A_KIND)
     ]
-    cases += [
+    return cases + [
         (name, draw.random.choice(frames), draw.one(values))
         for name, (frames, values) in NAMED.items()
         for _ in range(2 * CASES_A_KIND)
     ]
+
+
+def test_in_a_notebook_every_planted_secret_is_found_as_in_a_script() -> None:
+    escape = random.Random(3)
+    for _, frame, secret in planted(Draw(7)):
+        text = frame.format(secret)
+        escaped = "".join(
+            f"\\u{ord(c):04x}" if escape.random() < 0.1 else json.dumps(c)[1:-1] for c in text
+        )
+        content = f'{{"cells": [{{"source": "{escaped}"}}]}}'
+        spans = secrets.find_spans(content, NOTEBOOK)
+        redacted = json.loads(secrets.redact(content, spans, NOTEBOOK))
+        assert redacted["cells"][0]["source"] == secrets.redact(text, secrets.find_spans(text))
+
+
+def test_planted_secrets_and_hard_negatives(capsys: pytest.CaptureFixture[str]) -> None:
+    draw = Draw(7)
+    cases = planted(draw)
     num_planted, num_found = Counter(name for name, _, _ in cases), Counter[str]()
     missed = []
     for name, frame, secret in cases:
