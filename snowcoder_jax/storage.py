@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -78,6 +80,47 @@ def list_files(folder: str, suffix: str = "") -> list[str]:
         fs, inner = _file_system(folder)
         found = [join(folder, f[len(inner.rstrip("/")) :]) for f in fs.find(inner)]
     return sorted(f for f in found if f.endswith(suffix) and "/.tmp-" not in f)
+
+
+def matches(pattern: str) -> list[str]:
+    """The local files and folders that a glob stands for, in order.
+
+    `**` stands for any number of folders, hidden ones excepted. Links to folders are not followed
+    by it or by what comes after it: with them files would be found many times, or without end.
+    """
+    before, is_deep, after = _at_double_star(pattern)
+    if not is_deep:
+        return sorted(glob.glob(pattern))
+    found: set[str] = set()
+    for root in glob.glob(before or os.curdir):
+        for folder, folders, names in os.walk(root):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            if after:
+                below = matches(os.path.join(glob.escape(folder), after))
+                found.update(path for path in below if not _is_past_link(path, folder))
+            else:
+                found.update(os.path.join(folder, n) for n in names if not n.startswith("."))
+                found.add(folder)
+    return sorted(path if before else path.removeprefix("./") for path in found)
+
+
+def _at_double_star(pattern: str) -> tuple[str, bool, str]:
+    """What stands before the first `**` of a pattern and after it, and whether there is one."""
+    parts = pattern.split("/")
+    if "**" not in parts:
+        return pattern, False, ""
+    at = parts.index("**")
+    before = "/".join(parts[:at]) or ("/" if at else "")
+    return before, True, "/".join(itertools.dropwhile(lambda part: part == "**", parts[at:]))
+
+
+def _is_past_link(path: str, folder: str) -> bool:
+    """Whether a link to a folder stands on the way from a folder to what is below it."""
+    while len(path) > len(folder):
+        if os.path.islink(path) and os.path.isdir(path):
+            return True
+        path = os.path.dirname(path)
+    return False
 
 
 def open_read(path: str) -> IO[bytes]:

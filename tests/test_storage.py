@@ -19,6 +19,8 @@ import small_cloud
 
 from snowcoder_jax import storage
 from snowcoder_jax.errors import InputError, MachineError
+from snowcoder_jax.sources import paths
+from snowcoder_jax.text import benchmarks
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
@@ -29,6 +31,48 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None
         _ = 1 // 0
     assert Path(path).read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["a"]
+
+
+@pytest.mark.timeout(30)
+def test_double_stars_do_not_follow_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two links that lead back: Python's own glob finds 2^40 paths."""
+    for name in ("a.x", "sub/b.x", "sub/deep/c.x", ".hidden/d.x", "[1]/e.x", "sub/f.y"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "loop").symlink_to(tmp_path)
+    (tmp_path / "sub/loop").symlink_to(tmp_path)
+    (tmp_path / "sub/link.x").symlink_to("b.x")
+
+    def found(pattern: str) -> list[str]:
+        return [os.path.relpath(p, tmp_path) for p in storage.matches(f"{tmp_path}/{pattern}")]
+
+    every = ["[1]/e.x", "a.x", "sub/b.x", "sub/deep/c.x", "sub/link.x"]
+    assert found("**/*.x") == every
+    assert found("**/**/*.x") == every
+    assert found("**/*/*.x") == [name for name in every if name != "a.x"]
+    assert found("**/sub/**/*.x") == ["sub/b.x", "sub/deep/c.x", "sub/link.x"]
+    assert found("**/sub/loop/*.x") == []
+    assert found("sub/loop/*.x") == ["sub/loop/a.x"]  # it is named
+    assert found("loop/**/c.x") == ["loop/sub/deep/c.x"]
+    assert found("sub/**") == [
+        "sub", "sub/b.x", "sub/deep", "sub/deep/c.x", "sub/f.y", "sub/link.x"
+    ]  # fmt: skip
+    assert found("**/deep") == ["sub/deep"]
+    assert found("none/**/*.x") == []
+    monkeypatch.chdir(tmp_path)
+    assert storage.matches("**/*.x") == every
+    assert storage.matches("./**/*.x") == [f"./{name}" for name in every]
+    assert storage.matches("**/c.x") == ["sub/deep/c.x"]
+
+
+@pytest.mark.timeout(30)
+def test_sources_and_benchmarks_below_links_that_lead_back(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"task_id": 1, "prompt": "x"}\n')
+    for name in ("one", "two"):
+        (tmp_path / name).symlink_to(tmp_path)
+    pattern = f"{tmp_path}/**/*.jsonl"
+    assert paths.expand(pattern) == [f"{tmp_path}/a.jsonl"]
+    assert benchmarks.expand([pattern]) == [f"{tmp_path}/a.jsonl"]
 
 
 def test_a_full_disk_and_a_read_only_folder_say_what_to_do(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import io
 import os
@@ -52,7 +51,7 @@ def expand(path: str) -> list[str]:
     if not any(c in path for c in _GLOB):
         return []
     if storage.is_local(path):
-        return sorted(glob.glob(path, recursive=True))
+        return storage.matches(path)
     fs, inner = storage._file_system(path)
     return sorted(str(fs.unstrip_protocol(found)) for found in fs.glob(inner))
 

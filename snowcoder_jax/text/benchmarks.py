@@ -87,7 +87,7 @@ def _files_of(path: str) -> list[str]:
 
 def _matching(pattern: str) -> list[str]:
     if storage.is_local(pattern):
-        return sorted(f for f in glob.glob(pattern, recursive=True) if os.path.isfile(f))
+        return [f for f in storage.matches(pattern) if os.path.isfile(f)]
     fs, inner = fsspec.core.url_to_fs(pattern)
     return sorted(fs.unstrip_protocol(f) for f in fs.glob(inner))
 
