@@ -74,6 +74,7 @@ MEMBERS = {
     "/absolute.py": b"x",
     "top/../../up.py": b"x",
     "c:\\windows.py": b"x",
+    "top/new\nline.py": b"x",
     "top/large.py": b"#" * (LIMIT + 1),
     "top/binary.py": b"\0",
 }
@@ -100,6 +101,7 @@ def test_archives_are_repositories(tmp_path: Path, name: str) -> None:
             "/absolute.py": "unsafe_path",
             "top/../../up.py": "unsafe_path",
             "c:\\windows.py": "unsafe_path",
+            "top/new\nline.py": "unsafe_path",
             "out/": "ignored",
             "vendor/": "vendored",
             "large.py": "too_large",

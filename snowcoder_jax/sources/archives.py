@@ -15,7 +15,7 @@ from typing import IO
 from snowcoder_jax.errors import MachineError
 from snowcoder_jax.sources import licenses, walk
 from snowcoder_jax.sources.archive_entries import FAULTS, MAX_MEMBERS, ArchiveError, entries
-from snowcoder_jax.sources.documents import Item, LedgerRow, judge, printable
+from snowcoder_jax.sources.documents import Item, LedgerRow, judge, printable, safe_path
 from snowcoder_jax.sources.paths import Entry
 from snowcoder_jax.sources.walk import Candidate, NamedTree, TreeFile
 
@@ -25,7 +25,6 @@ MAX_TOTAL_BYTES = 4 * 1024**3
 # Source code is seldom compressed to less than a twentieth.
 MAX_RATIO = 200
 MIN_TOTAL_BYTES = 64 * 1024**2
-MAX_PATH_BYTES = 1_024
 MAX_CONTROL_BYTES = 16 * 1024**2
 
 
@@ -117,19 +116,6 @@ def scan(
     except FAULTS as e:
         raise ArchiveError("broken_archive") from e
     return members, control
-
-
-def safe_path(name: str) -> str:
-    """A member's path inside the archive, or "" where it is none."""
-    parts = name.replace("\\", "/").split("/")
-    is_safe = (
-        not name.startswith(("/", "\\"))
-        and ".." not in parts
-        and ":" not in parts[0]
-        and "\0" not in name
-        and len(name.encode("utf-8", "surrogateescape")) <= MAX_PATH_BYTES
-    )
-    return "/".join(p for p in parts if p not in ("", ".")) if is_safe else ""
 
 
 def _tree(

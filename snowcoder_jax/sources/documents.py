@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from snowcoder_jax import languages
 from snowcoder_jax.sources import text as texts
 from snowcoder_jax.text import license_headers
+
+MAX_PATH_BYTES = 1_024
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,3 +103,20 @@ def printable(name: str) -> str:
         return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     except UnicodeEncodeError:  # half of a pair, as JSON may have it
         return name.encode("utf-8", "backslashreplace").decode()
+
+
+def is_safe_name(name: str) -> bool:
+    """Whether a name from outside is of a fair length and without control characters."""
+    return (
+        len(name) <= MAX_PATH_BYTES
+        and len(name.encode("utf-8", "surrogateescape")) <= MAX_PATH_BYTES
+        and _CONTROL.search(name) is None
+    )
+
+
+def safe_path(name: str) -> str:
+    """A path from outside as one inside a repository, its empty parts taken out; "" where it is
+    none, as it would lead out of it."""
+    parts = name.replace("\\", "/").split("/") if is_safe_name(name) else [""]
+    is_safe = not name.startswith(("/", "\\")) and ".." not in parts and ":" not in parts[0]
+    return "/".join(p for p in parts if p not in ("", ".")) if is_safe else ""

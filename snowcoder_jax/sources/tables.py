@@ -17,7 +17,15 @@ import pyarrow.parquet as pq
 
 from snowcoder_jax.recipe_corpus import TableLayout
 from snowcoder_jax.sources import path_rules, paths
-from snowcoder_jax.sources.documents import Item, LedgerRow, judge, printable
+from snowcoder_jax.sources.documents import (
+    MAX_PATH_BYTES,
+    Item,
+    LedgerRow,
+    is_safe_name,
+    judge,
+    printable,
+    safe_path,
+)
 
 # Ours -> what it means; `content` and `path` must be there, the others may.
 COLUMNS = (
@@ -82,11 +90,15 @@ def _row(
     path = cells.get("path")
     if not isinstance(path, str) or not path.strip("/"):
         return LedgerRow(source, place, "no_path")
-    path = printable(path.lstrip("/"))
-    repo = cells.get("repo")
-    repo = printable(repo) if isinstance(repo, str) and repo else source
     data = cells.get("content")
     size = len(data) if isinstance(data, (bytes, str)) else 0
+    repo = cells.get("repo")
+    repo = printable(repo) if isinstance(repo, str) and repo else source
+    name = path.lstrip("/")  # The Stack v2 has one before every path
+    path = safe_path(printable(name)) if len(name) <= MAX_PATH_BYTES else ""
+    if not path or not is_safe_name(repo):
+        shown = repo[:MAX_PATH_BYTES], printable(name[:MAX_PATH_BYTES])
+        return LedgerRow(*shown, "unsafe_path", size)
     if repo.casefold() in opted_out:
         return LedgerRow(repo, path, "opted_out", size)
     for flag in ("vendored", "generated"):
