@@ -16,6 +16,7 @@ from source_reading import read_all
 
 from snowcoder_jax.recipe_corpus import JsonlSource, ParquetSource, Source
 from snowcoder_jax.sources import Limits
+from snowcoder_jax.sources.check import check_source
 from snowcoder_jax.sources.documents import LedgerRow, SourceDocument
 
 
@@ -42,6 +43,25 @@ def test_paths_have_the_limits_that_archives_have(tmp_path: Path, kind: str) -> 
     refused = [x for x in found if isinstance(x, LedgerRow)]
     assert [x.reason for x in refused] == ["unsafe_path"] * len(bad) + ["unsafe_path"] * 2
     assert all(len(x.repo) <= 1_024 and len(x.path) <= 1_024 for x in refused)
+
+
+@pytest.mark.timeout(30)
+def test_what_is_no_regular_file_is_refused_before_it_is_opened(tmp_path: Path) -> None:
+    """A pipe that nobody writes to once waited for ever."""
+    (tmp_path / "a.jsonl").write_text('{"content": "x = 1", "path": "a.py"}\n')
+    os.mkfifo(tmp_path / "b.jsonl")
+    (tmp_path / "c.jsonl").symlink_to("/dev/zero")
+    source = JsonlSource("s", str(tmp_path))
+    assert [(f.field, f.problem) for f in check_source(source)] == [
+        ("sources.s.path", f"`{tmp_path}/b.jsonl` is no regular file"),
+        ("sources.s.path", f"`{tmp_path}/c.jsonl` is no regular file"),
+    ]
+    found = read_all(source)  # as if they had come since
+    assert [(type(x), x.path) for x in found if x is not None] == [
+        (SourceDocument, "a.py"), (LedgerRow, "b.jsonl"), (LedgerRow, "c.jsonl")
+    ]  # fmt: skip
+    os.mkfifo(tmp_path / "d.parquet")
+    assert len(check_source(ParquetSource("s", str(tmp_path)))) == 1
 
 
 CHILD = """

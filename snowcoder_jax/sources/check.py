@@ -88,6 +88,10 @@ def _check_table(source: ParquetSource | JsonlSource, at: str) -> list[Fault]:
         suffixes = tables.PARQUET_SUFFIXES if is_parquet else tables.JSONL_SUFFIXES
         mend = f"Name a file, or a folder or a pattern with some ({', '.join(suffixes)})."
         return [*faults, Fault(f"{at}.path", f"`{source.path}` holds no {kind} file", mend)]
+    if irregular := [file.path for file in files if file.kind != "file"]:
+        mend = "Take it away, or name the others by a pattern."
+        problems = [f"`{path}` is no regular file" for path in irregular]
+        return [*faults, *(Fault(f"{at}.path", problem, mend) for problem in problems)]
     present = tables.first_columns(files[0].path)
     if present is None:
         return faults  # broken: the ledger will say so

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
@@ -105,11 +106,14 @@ def open_file(path: str) -> IO[bytes]:
     """Open a file of a source to read.
 
     Raises:
-      OSError: the file is not there, or may not be read: a fault of this one file.
+      OSError: the file is not there, may not be read, or is a pipe or a device, of which there
+        may be no end: a fault of this one file.
       MachineError: while opening or reading, the storage behind a URL fails. What is there must
         not be taken for missing.
     """
     if storage.is_local(path):
+        if _local(path, follow=True).kind == "other" and os.path.exists(path):
+            raise OSError(errno.EINVAL, "no regular file", path)
         return open(path, "rb")
     try:
         return io.BufferedReader(_RemoteFile(storage.open_read(path), path))
