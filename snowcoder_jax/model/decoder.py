@@ -30,7 +30,12 @@ from jax.experimental.layout import Layout, with_layout_constraint
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 
-from snowcoder_jax.model.attention import SAVED_NAME, attention, cached_attention
+from snowcoder_jax.model.attention import (
+    SAVED_NAME,
+    attention,
+    cached_attention,
+    is_cudnn_forward,
+)
 from snowcoder_jax.model.rotary import Rope, rope_table, rotate
 from snowcoder_jax.recipe import AttentionKernel, Model, Remat
 
@@ -215,10 +220,11 @@ class Decoder(nnx.Module):
 def _embedded(embedding_VD: jax.Array, ids_BS: jax.Array, mesh: Mesh | None) -> jax.Array:
     """[B, S, D] in the dtype of the embedding.
 
-    Where positions or the vocabulary are split, XLA would first make the whole batch's
-    activations on every device; told where things lie, it gathers the table's D instead.
+    Where an axis besides fsdp is split, XLA would first make the whole batch's activations on
+    every device, over the network between slices too; told where things lie, it gathers the
+    table's D instead.
     """
-    if mesh is None or mesh.shape["context"] * mesh.shape["tensor"] == 1:
+    if mesh is None or mesh.size == mesh.shape["fsdp"]:
         return embedding_VD[ids_BS]
     table, rows = PartitionSpec("tensor", None), PartitionSpec(("replica", "fsdp"), "context", None)
     placed_VD = jax.lax.with_sharding_constraint(embedding_VD, NamedSharding(mesh, table))
@@ -326,11 +332,13 @@ def _rematerialised(step: Callable[..., Any], remat: Remat) -> Callable[..., Any
     if remat == "none":
         return step
     policies = jax.checkpoint_policies
-    attention_output = policies.save_only_these_names(SAVED_NAME)
+    named = policies.save_only_these_names
     policy = {
         "full": policies.nothing_saveable,
-        "attention": attention_output,
-        "minimal": policies.save_only_these_names(SAVED_NAME, _BLOCK_PART),
+        "attention": policies.save_from_both_policies(named(SAVED_NAME), is_cudnn_forward),
+        "minimal": policies.save_from_both_policies(
+            named(SAVED_NAME, _BLOCK_PART), is_cudnn_forward
+        ),
         "offload": policies.save_and_offload_only_these_names(
             names_which_can_be_saved=[],
             names_which_can_be_offloaded=[_BLOCK_INPUT, SAVED_NAME],

@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 from jax._src.cudnn import fused_attention_stablehlo as cudnn
 
+from snowcoder_jax import recipe
 from snowcoder_jax.errors import InputError
 from snowcoder_jax.model import attention as attention_package
+from snowcoder_jax.model import decoder
 from snowcoder_jax.model.attention import (
     attention,
     attention_reference,
@@ -71,11 +73,16 @@ def test_tokamax_is_given_the_mask(first_key):
         np.testing.assert_allclose(ours, reference, atol=2e-5)
 
 
-def test_cudnn_is_lowered_with_a_causal_mask_and_its_own_backward_pass(monkeypatch):
-    # JAX asks the library for its version, and the GPU for its kind, when it traces.
+@pytest.fixture
+def cudnn_lowers(monkeypatch):
+    """JAX asks the library for its version, and the GPU for its kind, when it traces."""
     monkeypatch.setattr(cudnn, "check_cudnn_version", lambda: 91_500)
     monkeypatch.setattr(cudnn, "check_compute_capability", lambda _: True)
     monkeypatch.setattr(cudnn, "is_cuda_compute_capability_equal", lambda _: False)
+
+
+@pytest.mark.usefixtures("cudnn_lowers")
+def test_cudnn_is_lowered_with_a_causal_mask_and_its_own_backward_pass():
     q, k, v, _ = (jnp.bfloat16(x) for x in random_inputs(2, 256, 4, 2, 128))
 
     def summed(q, k, v):
@@ -87,6 +94,33 @@ def test_cudnn_is_lowered_with_a_causal_mask_and_its_own_backward_pass(monkeypat
     assert "__cudnn$fmhaSoftmaxBackward(" in text
     assert text.count("CAUSAL") == 2
     assert text.count("fmha_scale\\22: 0.08838834764") == 2
+
+
+@pytest.mark.usefixtures("cudnn_lowers")
+@pytest.mark.parametrize(
+    ("remat", "num_forward"), [("none", 1), ("minimal", 1), ("attention", 1), ("full", 2)]
+)
+def test_what_cudnn_returns_is_saved_where_the_policy_says_so(remat, num_forward, monkeypatch):
+    monkeypatch.setattr(attention_package, "kernel_on", lambda *_, **__: "cudnn")
+    model = recipe.Model(
+        hidden_dim=128,
+        mlp_dim=256,
+        num_layers=2,
+        num_heads=1,
+        num_kv_heads=1,
+        head_dim=128,
+        max_sequence_length=256,
+    )
+
+    def summed(params, ids):
+        hidden = decoder.apply(params, model, 64, ids, compute_dtype=jnp.bfloat16, remat=remat)
+        return hidden.astype(jnp.float32).sum()
+
+    params = jax.eval_shape(lambda: decoder.init_params(model, 64, 0))
+    traced = jax.jit(jax.grad(summed)).trace(params, jax.ShapeDtypeStruct((1, 256), jnp.int32))
+    text = traced.lower(lowering_platforms=("cuda",)).as_text()
+    assert text.count("__cudnn$fmhaSoftmax(") == num_forward
+    assert text.count("__cudnn$fmhaSoftmaxBackward(") == 1
 
 
 @pytest.mark.parametrize(

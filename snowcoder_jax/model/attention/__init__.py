@@ -19,12 +19,20 @@ from snowcoder_jax.errors import InputError
 from snowcoder_jax.model.attention import gpu, splash
 from snowcoder_jax.model.attention.blockwise import blockwise_attention
 from snowcoder_jax.model.attention.cached import cached_attention
+from snowcoder_jax.model.attention.gpu import is_cudnn_forward
 from snowcoder_jax.model.attention.parts import SAVED_NAME, Sizes
 from snowcoder_jax.model.attention.reference import attention_reference
 from snowcoder_jax.model.attention.sharded import Path, Share, over_mesh
 from snowcoder_jax.recipe import AttentionKernel
 
-__all__ = ["SAVED_NAME", "attention", "attention_reference", "cached_attention", "kernel_on"]
+__all__ = [
+    "SAVED_NAME",
+    "attention",
+    "attention_reference",
+    "cached_attention",
+    "is_cudnn_forward",
+    "kernel_on",
+]
 
 _LOG = logging.getLogger(__name__)
 

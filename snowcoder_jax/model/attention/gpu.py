@@ -10,10 +10,12 @@ Shape legend: see parts.py.
 from __future__ import annotations
 
 import importlib.util
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from absl import flags
+from jax.extend.core import Primitive
 
 from snowcoder_jax.model.attention.parts import Sizes
 from snowcoder_jax.model.attention.sharded import Share, whole_sequence
@@ -62,6 +64,14 @@ def cudnn_attention(
     return jax.nn.dot_product_attention(
         q_BSNH, k_BTKH, v_BTKH, is_causal=True, implementation="cudnn"
     )
+
+
+def is_cudnn_forward(primitive: Primitive, *_: Any, **__: Any) -> bool:
+    """A rematerialisation policy: save what cuDNN's forward kernel returns.
+
+    JAX gives its output and its softmax statistics no name that a policy could save them by.
+    """
+    return "dot_product_attention_fwd" in primitive.name
 
 
 def mosaic_attention(
