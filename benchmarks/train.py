@@ -6,8 +6,9 @@ are not counted. Prints each run, then one JSON object.
     bash launch/bench.sh train              two CPU threads, 6.9 M parameters, float32
     python benchmarks/train.py gpu          one GPU, the 1.36 B model at 8,192 tokens, bfloat16
 
-The GPU part asks for JAX, Flax and Optax only, and for transformers and PyTorch on the other side;
-it is left out where those are not there.
+The GPU part asks for JAX, Flax and Optax only, and for transformers and PyTorch on the other side,
+which is left out where those are not there. It ends within ten minutes and prints its object after
+our side and again after the other, so that a call cut short has shown what it measured.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ NUM_THREADS = 2
 NUM_ROUNDS = 5
 CPU_STEPS = 5
 GPU_STEPS = 10
-GPU_SECONDS = 150  # for one run, compiling included
-H200_FLOPS = 989e12  # bfloat16, dense; NVIDIA's data sheet
+GPU_SECONDS = 180  # for one run, compiling included
+GPU_DEADLINE_SECONDS = 540  # for all of them
 # Batch size and remat, the likely best first; each is tried.
 GPU_OURS = ((4, "minimal"), (2, "none"))
 GPU_PYTORCH = ((2, "none"), (4, "full"))
@@ -49,7 +50,7 @@ def run_side(side: str, *arguments: object, seconds: float | None = None) -> dic
     try:
         done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=seconds)
     except subprocess.TimeoutExpired as e:
-        raise FailedRunError(f"{' '.join(command[2:])}: more than {seconds} s") from e
+        raise FailedRunError(f"{' '.join(command[2:])}: more than {seconds:.0f} s") from e
     if done.returncode:
         raise FailedRunError(
             f"{' '.join(command[2:])}: ended with {done.returncode}:\n{done.stderr[-2000:]}"
@@ -93,34 +94,48 @@ def cpu() -> dict[str, Any]:
 
 
 def gpu() -> dict[str, Any]:
+    from snowcoder_jax.planning.chips import CHIPS, FAMILY_OF_DEVICE_KIND
+
     figures: dict[str, Any] = {}
-    ours = fastest("ours", GPU_OURS)
+    deadline = time.monotonic() + GPU_DEADLINE_SECONDS
+    ours = fastest("ours", GPU_OURS, deadline)
     if ours is None:
         sys.exit("none of our runs ended well")
     rate, best = ours
-    figures["tokens_per_second"] = rate
-    for kind, flops in best["flops_per_token"].items():
-        figures[f"mfu_{kind}"] = rate * flops / H200_FLOPS
+    figures |= {"device": best["device"], "tokens_per_second": rate}
+    family = FAMILY_OF_DEVICE_KIND.get(best["device"])
+    if family is None:
+        print(f"  no MFU: the peak of {best['device']} is not known here")
+    else:
+        for kind, flops in best["flops_per_token"].items():
+            figures[f"mfu_{kind}"] = rate * flops / CHIPS[family].peak_flop_per_second
     figures["peak_bytes"] = best["peak_bytes"]
+    show(figures)
     missing = [name for name in ("torch", "transformers") if not importlib.util.find_spec(name)]
     if missing:
         print(f"  no comparison: {' and '.join(missing)} not installed")
         return figures
-    peer = fastest("pytorch", GPU_PYTORCH)
+    peer = fastest("pytorch", GPU_PYTORCH, deadline)
     if peer is not None:
         figures["pytorch_tokens_per_second"] = peer[0]
         figures["tokens_ratio_vs_pytorch"] = rate / peer[0]
     return figures
 
 
-def fastest(side: str, tried: tuple[tuple[int, str], ...]) -> tuple[float, dict[str, Any]] | None:
+def fastest(
+    side: str, tried: tuple[tuple[int, str], ...], deadline: float
+) -> tuple[float, dict[str, Any]] | None:
     """Tokens a second and result of the fastest run; a run that fails is told and passed over."""
     from train_parts.settings import GPU
 
     best = None
     for batch_size, remat in tried:
+        seconds = min(GPU_SECONDS, deadline - time.monotonic())
+        if seconds <= 0:
+            print(f"  {side}, {batch_size} sequences, remat {remat}: no time left", flush=True)
+            continue
         try:
-            result = run_side(side, "gpu", batch_size, GPU_STEPS, remat, seconds=GPU_SECONDS)
+            result = run_side(side, "gpu", batch_size, GPU_STEPS, remat, seconds=seconds)
         except FailedRunError as e:
             print(f"  {e}", flush=True)
             continue
@@ -139,10 +154,13 @@ def main() -> None:
     wanted = sys.argv[1] if len(sys.argv) > 1 else "cpu"
     if wanted not in ("cpu", "gpu"):
         sys.exit("Usage: python benchmarks/train.py [cpu | gpu]")
-    figures = {"cpu": cpu, "gpu": gpu}[wanted]()
+    show({"cpu": cpu, "gpu": gpu}[wanted]())
+
+
+def show(figures: dict[str, Any]) -> None:
     machine = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
     rounded = {n: round(x, 3) if isinstance(x, float) else x for n, x in figures.items()}
-    print(json.dumps({"machine": machine, **rounded}))
+    print(json.dumps({"machine": machine, **rounded}), flush=True)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ and the model's FLOP a token. Imports only what the step needs.
 from __future__ import annotations
 
 import json
+import os
 import resource
 import sys
 from typing import Any
@@ -63,11 +64,17 @@ def measure(of: Setting, num_steps: int, remat: str) -> dict[str, Any]:
         )
         for name in ("causal", "full")
     }
-    return {**times, "peak_bytes": peak, "flops_per_token": flops}
+    device = jax.devices()[0].device_kind
+    return {**times, "device": device, "peak_bytes": peak, "flops_per_token": flops}
 
 
 def main() -> None:
     name, batch_size, num_steps, remat = sys.argv[1:]
+    if name == "gpu" and jax.default_backend() != "gpu":
+        sys.exit(
+            f"JAX sees no GPU but {jax.default_backend()} (JAX_PLATFORMS is "
+            f"{os.environ.get('JAX_PLATFORMS') or 'not set'})"
+        )
     print(json.dumps(measure(setting(name, int(batch_size)), int(num_steps), remat)))
 
 

@@ -1,7 +1,10 @@
-"""The peer: transformers' LlamaForCausalLM with fused AdamW, as its documentation has it.
+"""The peer: transformers' LlamaForCausalLM with fused AdamW, at its best.
 
     python -m train_parts.pytorch SETTING BATCH_SIZE STEPS REMAT
 
+Its attention is PyTorch's scaled_dot_product_attention, told that the mask is causal: as
+transformers calls it while training, it would be given a mask of S x S, which rules out the fast
+kernels. No cache of keys and values is kept.
 REMAT is none or full (gradient checkpointing). On a GPU the model is compiled with torch.compile.
 Prints one JSON object: the seconds of each step after the first, the peak memory, the last loss.
 """
@@ -15,9 +18,35 @@ import sys
 from typing import Any
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
 
 from train_parts.settings import Setting, setting, timed
+
+
+def causal_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: None,
+    *,
+    scaling: float,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """In the form of transformers' AttentionInterface; heads before positions."""
+    out = torch.nn.functional.scaled_dot_product_attention(
+        query, key, value, is_causal=True, scale=scaling
+    )
+    return out.transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register("causal_sdpa", causal_attention)
+AttentionMaskInterface.register("causal_sdpa", lambda *_, **__: None)
 
 
 def make_model(of: Setting) -> LlamaForCausalLM:
@@ -29,7 +58,8 @@ def make_model(of: Setting) -> LlamaForCausalLM:
         num_attention_heads=of.num_heads,
         max_position_embeddings=of.sequence_length,
         tie_word_embeddings=True,
-        attn_implementation="sdpa",
+        attn_implementation="causal_sdpa",
+        use_cache=False,
     )
     return LlamaForCausalLM(config)
 
