@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
+import io
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from source_reading import read_all
 
 from snowcoder_jax.recipe_corpus import JsonlSource, ParquetSource, Source
-from snowcoder_jax.sources import Limits
+from snowcoder_jax.sources import Limits, parquet_pages
 from snowcoder_jax.sources.check import check_source
 from snowcoder_jax.sources.documents import LedgerRow, SourceDocument
 
@@ -130,3 +136,88 @@ def test_a_row_group_that_unpacks_to_a_thousand_times_its_size(tmp_path: Path) -
     found, _, kilobytes = in_child(tmp_path / "a.parquet")
     assert found == ["a.parquet:0 too_large", "b.py document"]
     assert kilobytes < 80_000
+
+
+CODECS: list[dict[str, Any]] = [
+    {"compression": None},
+    {"compression": "zstd", "data_page_version": "2.0"},
+    {"compression": "gzip", "use_dictionary": False, "write_page_checksum": True},
+    {"use_dictionary": False, "column_encoding": {"content": "DELTA_BYTE_ARRAY"}},
+]
+
+
+@pytest.mark.parametrize("settings", CODECS)
+def test_pages_are_judged_before_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
+) -> None:
+    """Of three groups of rows the middle one has a cell that is too large."""
+    path = tmp_path / "a.parquet"
+    texts = ["x = 1\n" * 10, "y" * 50_000, "z = 1\n" * 10]
+    rows = {"content": texts, "path": ["a.py", "b.py", "c.py"]}
+    pq.write_table(pa.table(rows), path, row_group_size=1, **settings)
+    source = ParquetSource("s", str(path))
+    monkeypatch.setattr(parquet_pages, "MAX_PAGE_BYTES", 49_000)
+    found = read_all(source, Limits(100_000))
+    assert [(x.path, getattr(x, "reason", "")) for x in found if x is not None] == [
+        ("a.py", ""), ("a.parquet:1", "too_large"), ("c.py", "")
+    ]  # fmt: skip
+    monkeypatch.setattr(parquet_pages, "MAX_PAGE_BYTES", 51_000)
+    assert len([x for x in read_all(source, Limits(100_000)) if x is not None]) == 3
+
+
+@pytest.mark.parametrize("settings", CODECS)
+@pytest.mark.parametrize("num_bytes", [13, 100, 1 << 20])
+def test_headers_of_pages_are_found_whatever_is_read_at_once(
+    tmp_path: Path, settings: dict[str, Any], num_bytes: int
+) -> None:
+    path = tmp_path / "a.parquet"
+    rows = [f"{i} {'x' * (i % 50)}" for i in range(2_000)]
+    table = pa.table({"content": [*rows, "y" * 1_200_000, *rows]})
+    pq.write_table(table, path, data_page_size=2_000, write_batch_size=50, **settings)
+    column = pq.ParquetFile(path).metadata.row_group(0).column(0)
+    # The footer of a file that lies would say so.
+    lie = SimpleNamespace(
+        data_page_offset=column.data_page_offset,
+        dictionary_page_offset=column.dictionary_page_offset,
+        total_compressed_size=column.total_compressed_size,
+        total_uncompressed_size=1,
+    )
+    is_packed = settings.get("compression", "snappy") is not None
+    for stated, is_refused in ((column, False), (lie, is_packed)):
+        with open(path, "rb") as file:
+            guarded = parquet_pages.GuardedFile(file)
+            guarded.watch([stated])
+            guarded.seek(column.dictionary_page_offset or column.data_page_offset)
+            try:
+                while guarded.read(num_bytes):
+                    pass
+            except parquet_pages.PageTooLargeError:
+                assert is_refused
+            else:
+                assert not is_refused
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_as_a_pages_header(data: bytes) -> None:
+    column = SimpleNamespace(
+        data_page_offset=0, dictionary_page_offset=None,
+        total_compressed_size=len(data), total_uncompressed_size=len(data),
+    )  # fmt: skip
+    for head in (data, b"\x15\0\x15\2\x15\2" + data, b"\x19" * 10_000 + data):
+        guarded = parquet_pages.GuardedFile(io.BytesIO(head))
+        guarded.watch([column])
+        with contextlib.suppress(ValueError):
+            guarded.read()
+
+
+def test_a_cell_takes_four_times_its_size_or_nothing(tmp_path: Path) -> None:
+    """Of bytes that no codec makes smaller."""
+    path = tmp_path / "a.parquet"
+    for num_bytes, most_bytes in ((50_000_000, 230_000_000), (140_000_000, 40_000_000)):
+        cells = pa.array([os.urandom(num_bytes), b"x = 1"], pa.binary())
+        table = pa.table({"content": cells, "path": ["a.py", "b.py"]})
+        pq.write_table(table, path, row_group_size=1)
+        found, _, kilobytes = in_child(path)
+        place = "a.py" if num_bytes < parquet_pages.MAX_PAGE_BYTES else "a.parquet:0"
+        assert found == [f"{place} too_large", "b.py document"]
+        assert kilobytes * 1024 < most_bytes

@@ -2,8 +2,9 @@
 
 Layouts of published tables: The Stack v1 (bigcode/the-stack, the-stack-dedup) and v2
 (bigcode/the-stack-v2-dedup, with the column `content` that its dataset card's code downloads);
-column names are those of the dataset cards. Memory is bounded by the largest file that a recipe
-takes and by a few megabytes, whatever a row holds.
+column names are those of the dataset cards. Memory is bounded whatever a row holds: of JSON lines
+by six times the largest file that a recipe takes (its escapes) and a few megabytes; of Parquet by
+about four times the largest page or cell, which is no more than `parquet_pages.MAX_PAGE_BYTES`.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from snowcoder_jax.sources.documents import (
     printable,
     safe_path,
 )
+from snowcoder_jax.sources.parquet_pages import GuardedFile, PageTooLargeError
 
 # Ours -> what it means; `content` and `path` must be there, the others may.
 COLUMNS = (
@@ -146,18 +148,27 @@ def read_parquet(
     filename = printable(path.rsplit("/", 1)[-1])
     try:
         with paths.open_file(path) as f:
-            file = pq.ParquetFile(f, buffer_size=_READ_BYTES)
+            guarded = GuardedFile(f)
+            # Arrow would take a whole row group into memory before its first page.
+            file = pq.ParquetFile(guarded, buffer_size=_READ_BYTES, pre_buffer=False)
             if not _has_columns(file.schema_arrow, names):
                 yield LedgerRow(source, filename, "missing_column")
                 return
             last = min(first_group + num_groups, file.num_row_groups)
             for group in range(first_group, last):
                 place = f"{filename}:{group}"
-                if _is_bomb(file.metadata.row_group(group)):
-                    num_bytes = file.metadata.row_group(group).total_byte_size
+                chunks = _chunks(file.metadata.row_group(group), names)
+                num_bytes = sum(c.total_uncompressed_size for c in chunks)
+                if any(map(_is_bomb, chunks)):
                     yield LedgerRow(source, place, "too_large", num_bytes)
                     continue
-                yield from _read_group(source, file, group, place, names, opted_out, max_file_bytes)
+                guarded.watch(chunks)
+                try:
+                    yield from _read_group(
+                        source, file, group, num_bytes, place, names, opted_out, max_file_bytes
+                    )
+                except PageTooLargeError:  # the rows before it are read
+                    yield LedgerRow(source, place, "too_large", num_bytes)
     except _PARQUET_FAULTS:
         yield LedgerRow(source, filename, "broken_parquet")
 
@@ -171,12 +182,15 @@ def _has_columns(schema: pa.Schema, names: Mapping[str, str]) -> bool:
     return any(is_text(kind) for is_text in _TEXT_TYPES)
 
 
-def _is_bomb(group: Any) -> bool:
-    chunks = [group.column(i) for i in range(group.num_columns)]
-    return any(
-        c.total_uncompressed_size > _MIN_GROUP_BYTES
-        and c.total_uncompressed_size > _MAX_GROUP_RATIO * max(c.total_compressed_size, 1)
-        for c in chunks
+def _chunks(group: Any, names: Mapping[str, str]) -> list[Any]:
+    """The columns of a row group that are read, those inside of one included."""
+    columns = [group.column(i) for i in range(group.num_columns)]
+    return [c for c in columns if c.path_in_schema.partition(".")[0] in names.values()]
+
+
+def _is_bomb(chunk: Any) -> bool:
+    return chunk.total_uncompressed_size > max(
+        _MIN_GROUP_BYTES, _MAX_GROUP_RATIO * max(chunk.total_compressed_size, 1)
     )
 
 
@@ -184,6 +198,7 @@ def _read_group(
     source: str,
     file: Any,
     group: int,
+    num_bytes: int,
     place: str,
     names: Mapping[str, str],
     opted_out: frozenset[str],
@@ -192,8 +207,7 @@ def _read_group(
     present = {ours: theirs for ours, theirs in names.items() if theirs in file.schema_arrow.names}
     # A text that is stored once for many rows unpacks for each of them: no row holds more than
     # the whole column, so that many of these fit into a batch.
-    num_bytes = max(file.metadata.row_group(group).total_byte_size, 1)
-    num_rows = min(max(_BATCH_BYTES // num_bytes, 1), _BATCH_ROWS)
+    num_rows = min(max(_BATCH_BYTES // max(num_bytes, 1), 1), _BATCH_ROWS)
     row = 0
     batches = file.iter_batches(
         num_rows, row_groups=[group], columns=[*present.values()], use_threads=False
