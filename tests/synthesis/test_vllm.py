@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -16,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from vllm_model import (
     CHAT_TEMPLATE,
     CONFIG,
+    ENVIRONMENT,
     PYTHON,
     VOCAB_SIZE,
     VllmServer,
@@ -193,6 +195,30 @@ def test_a_prompt_that_the_chat_template_refuses_is_a_dead_letter_and_no_other(
     asked, answers = requests_of(ask), stored(ask)
     errors = [answers[request.key].error for request in asked]
     assert errors == ["refused: not this" if "part_2(" in r.prompt else "" for r in asked]
+
+
+# vLLM forks its processes where there are GPUs, and spawns them on CPUs.
+FORKED = """
+import multiprocessing, sys
+import vllm.v1.engine.utils as utils, vllm.v1.executor.multiproc_executor as executor
+utils.get_mp_context = executor.get_mp_context = lambda: multiprocessing.get_context("fork")
+from snowcoder_jax.recipe_synthesis import VllmTeacher
+from snowcoder_jax.synthesis.teachers.vllm_engine import VllmEngine
+if __name__ == "__main__":
+    teacher = VllmTeacher(sys.argv[1], dtype="float32", tensor_parallel=2, max_model_len=512)
+    VllmEngine(teacher, name="tiny", fingerprint="tiny").close()
+    print("it started")
+"""
+
+
+def test_a_model_of_several_gpus_starts_where_vllm_forks(model: str, tmp_path: Path) -> None:
+    script = tmp_path / "forked.py"
+    script.write_text(FORKED)
+    environment = {**ENVIRONMENT, "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+    ended = subprocess.run(
+        [PYTHON, str(script), model], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert "it started" in ended.stdout, ended.stderr[-3000:]
 
 
 class KillsItsServer:
