@@ -26,6 +26,7 @@ class InstalledSource:
 class FolderSource:
     """A folder, local or a URL, or a glob of such: each folder or archive directly inside is a
     repository (`layout: repositories`), or it is one repository itself (`layout: repository`).
+    It is named after its folder; several of one name also after those above (`a/utils`, `b/utils`).
 
     `license` is what holds where neither a file's header nor a licence file says another.
     """

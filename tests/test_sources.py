@@ -345,23 +345,6 @@ def test_check_names_field_and_mend(tmp_path: Path, make: object, problem: str) 
     assert fault.mend
 
 
-def test_a_pattern_that_finds_two_repositories_of_one_name(tmp_path: Path) -> None:
-    write(tmp_path, {"one/src/a.py": "x", "two/src/a.py": "x"})
-    source = FolderSource("s", str(tmp_path / "*" / "src"), layout="repository")
-    assert "finds 2 repositories `src`" in str(check_source(source)[0])
-    assert check_source(FolderSource("s", str(tmp_path / "*"), layout="repository")) == []
-
-
-def test_the_folder_one_stands_in_has_its_own_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write(tmp_path, {"mine/a.py": "x = 1\n"})
-    monkeypatch.chdir(tmp_path / "mine")
-    for path in (".", "./", f"{tmp_path}/mine/."):
-        (part,) = sources.parts(FolderSource("s", path, layout="repository"), seed=0)[0]
-        assert part.repo == "mine"
-
-
 def test_check_passes_what_is_there(tmp_path: Path) -> None:
     write(tmp_path, {"a.py": "x"})
     assert check_source(FolderSource("s", str(tmp_path))) == []

@@ -13,11 +13,13 @@ import dataclasses
 import hashlib
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from snowcoder_jax import storage
+from snowcoder_jax.errors import InputError
 from snowcoder_jax.recipe_corpus import FolderSource, InstalledSource, ParquetSource, Source
 from snowcoder_jax.sources import archives, installed, licenses, paths, tables, walk
 from snowcoder_jax.sources.documents import Item, LedgerRow, judge, printable
@@ -88,11 +90,13 @@ def parts(source: Source, *, seed: int) -> list[tuple[Part, ...]]:
 
     Raises:
       OSError: what holds the source cannot be read.
+      InputError: two repositories cannot be told apart by name.
     """
     if isinstance(source, InstalledSource):
         return [(Part("installed", "", repo),) for repo in repositories(source, seed)]
     if isinstance(source, FolderSource):
-        found = [part for place in paths.expand(source.path) for part in _folder(source, place)]
+        places = paths.expand(source.path)
+        found = _with_own_names([part for place in places for part in _folder(source, place)])
         size = min(-(-len(found) // _PIECES_OF_FOLDER), _MAX_REPOSITORIES)
         return [tuple(found[i : i + size]) for i in range(0, len(found), size or 1)]
     pieces: list[tuple[Part, ...]] = []
@@ -115,8 +119,8 @@ def parts(source: Source, *, seed: int) -> list[tuple[Part, ...]]:
 
 def _folder(source: FolderSource, place: str) -> Iterator[Part]:
     """The repositories at one place: a folder of them, one of them, or an archive."""
-    base = place_name(place)
-    at, own_name, stated = paths.entry(place), printable(base), source.license or ""
+    own_name = printable(paths.basename(_whole_path(place)))
+    at, stated = paths.entry(place), source.license or ""
     if at.kind != "folder":
         if archives.is_archive(place):
             yield Part("archive", place, archives.stem(own_name), stated)
@@ -129,8 +133,7 @@ def _folder(source: FolderSource, place: str) -> Iterator[Part]:
     above = licenses.from_files(_head(f"{place}/{n}") for n in names) if names else ""
     license_id = above or stated
     # Files beside the repositories make one of their own, named after the folder.
-    is_taken = any(e.name == base for e in inside)
-    yield Part("loose", place, f"{own_name}.files" if is_taken else own_name, license_id)
+    yield Part("loose", place, own_name, license_id)
     for entry in inside:
         name = printable(entry.name)
         if entry.kind == "folder" and not _is_no_repository(entry.name):
@@ -139,9 +142,35 @@ def _folder(source: FolderSource, place: str) -> Iterator[Part]:
             yield Part("archive", entry.path, archives.stem(name), license_id)
 
 
-def place_name(place: str) -> str:
-    """The name of a folder or archive, also of `.`: that of a repository in it."""
-    return paths.basename(os.path.abspath(place) if storage.is_local(place) else place)
+def _whole_path(place: str) -> str:
+    return os.path.abspath(place) if storage.is_local(place) else place.rstrip("/")
+
+
+def _with_own_names(found: list[Part]) -> list[Part]:
+    """The parts, each once. Of those that share a name each gets the end of its path, as long as
+    it takes to tell them apart."""
+    found = list({(part.kind, part.path): part for part in found}.values())
+    names = [part.repo for part in found]
+    num_parts = [0] * len(found)
+    while len(counts := Counter(names)) < len(names):
+        for i in (i for i, name in enumerate(names) if counts[name] > 1):
+            path = _whole_path(found[i].path).split("/")
+            num_parts[i] += 1
+            if num_parts[i] > len(path):
+                raise InputError(
+                    f"{found[i].path}: another repository has the name `{names[i]}`, too. "
+                    "Rename one of them, or make each a source of its own."
+                )
+            end = "/".join(path[-num_parts[i] :])
+            names[i] = printable(end + (".files" if found[i].kind == "loose" else ""))
+    return [replace(part, repo=name) for part, name in zip(found, names, strict=True)]
+
+
+def _is_opted_out(part: Part, limits: Limits) -> bool:
+    """By its name, with what was put to it to tell it from others or without."""
+    end = part.repo.rpartition("/")[2]
+    stem = archives.stem(end) if archives.is_archive(end) else end
+    return any(name.casefold() in limits.opted_out for name in (part.repo, end, stem))
 
 
 def _is_no_repository(folder: str) -> bool:
@@ -180,7 +209,7 @@ def read(source: Source, part: Part, limits: Limits) -> Iterator[Item]:
     languages. One text is in memory at a time, and no more than a repository's list of files."""
     if part.kind in ("parquet", "jsonl"):
         yield from _read_table(source, part, limits)
-    elif part.repo.casefold() in limits.opted_out:
+    elif _is_opted_out(part, limits):
         yield LedgerRow(part.repo, "", "opted_out")
     elif part.kind == "archive":
         yield from archives.read_repository(
@@ -270,7 +299,7 @@ def fingerprint(source: Source, limits: Limits, *, seed: int) -> str:
         if part.kind in ("archive", "parquet", "jsonl"):
             entry = paths.entry(part.path)
             add(entry.size_bytes, entry.changed)
-        elif part.repo.casefold() not in limits.opted_out:
+        elif not _is_opted_out(part, limits):
             for _, items in _walks(part, limits.max_file_bytes):
                 for item in items:
                     if item is not None:

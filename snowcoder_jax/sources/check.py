@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 from snowcoder_jax import storage
 from snowcoder_jax.recipe_corpus import (
     FolderSource,
@@ -12,7 +10,7 @@ from snowcoder_jax.recipe_corpus import (
     ParquetSource,
     Source,
 )
-from snowcoder_jax.sources import archives, installed, paths, place_name, table_files, tables
+from snowcoder_jax.sources import archives, installed, paths, table_files, tables
 from snowcoder_jax.strict import Fault, nearest
 
 
@@ -60,11 +58,6 @@ def _check_folder(source: FolderSource, at: str) -> list[Fault]:
     if not places:
         mend = "Name an existing folder, an archive, or a pattern that some match."
         return [Fault(at, f"`{source.path}` does not exist", mend)]
-    if source.layout == "repository":
-        for name, count in Counter(map(place_name, places)).items():
-            if count > 1:
-                mend = "Name their parents, or make each a source of its own."
-                return [Fault(at, f"`{source.path}` finds {count} repositories `{name}`", mend)]
     folders = [place for place in places if paths.entry(place).kind == "folder"]
     if any(paths.children(folder) for folder in folders) or any(map(archives.is_archive, places)):
         return []
