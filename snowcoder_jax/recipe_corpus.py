@@ -28,7 +28,8 @@ class FolderSource:
     repository (`layout: repositories`), or it is one repository itself (`layout: repository`).
     It is named after its folder; several of one name also after those above (`a/utils`, `b/utils`).
 
-    `license` is what holds where neither a file's header nor a licence file says another.
+    `license` is what holds where neither a file's header, a licence file nor package metadata says
+    another, and no licence file stands whose terms are not recognised.
     """
 
     name: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,9 @@ def test_the_nearest_licence_file_counts(tmp_path: Path) -> None:
             "third/deep/a.py": "x",
             "odd/LICENSE.txt": "All rights reserved.",
             "odd/a.py": "x",
+            "odd/deep/a.py": "x",
+            "odd/own/LICENSE": MIT,
+            "odd/own/a.py": "x",
             "dual/LICENSE-MIT": MIT,
             "dual/LICENSE-APACHE": "Apache License, Version 2.0",
             "dual/a.py": "x",
@@ -41,7 +45,9 @@ def test_the_nearest_licence_file_counts(tmp_path: Path) -> None:
         "a.py": "MIT",
         "sub/a.py": "MIT",
         "third/deep/a.py": "GPL-3.0-only",
-        "odd/a.py": "ISC",
+        "odd/a.py": "",
+        "odd/deep/a.py": "",
+        "odd/own/a.py": "MIT",
         "dual/a.py": "Apache-2.0 AND MIT",
         "reuse/a.py": "GPL-3.0-only",
         "code/license_checker.py": "MIT",
@@ -73,14 +79,51 @@ def test_the_nearest_licence_file_counts(tmp_path: Path) -> None:
 def test_package_metadata_counts_where_there_is_no_licence_file(
     tmp_path: Path, name: str, text: str, expected: str
 ) -> None:
-    write(tmp_path / "r", {name: text, "sub/a.py": "x", f"sub/{name}": '{"license": "0BSD"}'})
+    write(tmp_path / "r", {name: text, "sub/a.py": "x"})
     source = FolderSource("s", str(tmp_path), license="stated")
     assert licenses(source)["sub/a.py"] == expected
+    write(tmp_path / "r", {"LICENSE": "All rights reserved"})
+    assert licenses(source)["sub/a.py"] == (expected if expected != "stated" else "")
     write(tmp_path / "r", {"LICENSE": "Apache License, Version 2.0"})
     assert licenses(source)["sub/a.py"] == "Apache-2.0"
 
 
+def test_package_metadata_of_the_nearest_folder_counts(tmp_path: Path) -> None:
+    files: dict[str, bytes | str] = {
+        "LICENSE": MIT,
+        "a.py": "x",
+        "gpl/Cargo.toml": '[package]\nlicense = "GPL-3.0-only"\n',
+        "gpl/src/deep/a.py": "x",
+        "gpl/src/isc/package.json": '{"license": "ISC"}',
+        "gpl/src/isc/a.py": "x",
+        "closed/package.json": '{"license": "UNLICENSED"}',
+        "closed/a.py": "x",
+        "silent/package.json": '{"name": "x"}',
+        "silent/a.py": "x",
+        "both/LICENSE": GPL,
+        "both/package.json": '{"license": "ISC"}',
+        "both/a.py": "x",
+    }
+    write(tmp_path / "code/r", files)
+    with zipfile.ZipFile(tmp_path / "r.zip", "w") as archive:
+        for name, text in files.items():
+            archive.writestr(name, text)
+    for path in ("code", "r.zip"):
+        assert licenses(FolderSource("s", str(tmp_path / path), license="0BSD")) == {
+            "a.py": "MIT",
+            "gpl/src/deep/a.py": "GPL-3.0-only",
+            "gpl/src/isc/a.py": "ISC",
+            "closed/a.py": "UNLICENSED",
+            "silent/a.py": "MIT",
+            "both/a.py": "GPL-3.0-only",
+        }
+
+
 def test_licence_above_the_repositories(tmp_path: Path) -> None:
     write(tmp_path, {"LICENSE": MIT, "r/a.py": "x", "q/a.py": "x", "q/COPYING": GPL})
-    found = read(FolderSource("s", str(tmp_path), license="stated"))[0]
+    source = FolderSource("s", str(tmp_path), license="stated")
+    found = read(source)[0]
     assert {repo: d.license for (repo, _), d in found.items()} == {"r": "MIT", "q": "GPL-3.0-only"}
+    write(tmp_path, {"LICENSE": "Proprietary. All rights reserved."})
+    found = read(source)[0]
+    assert {repo: d.license for (repo, _), d in found.items()} == {"r": "", "q": "GPL-3.0-only"}

@@ -130,8 +130,8 @@ def _folder(source: FolderSource, place: str) -> Iterator[Part]:
         return
     inside = paths.children(place)
     names = [e.name for e in inside if e.kind != "folder" and licenses.is_license_file(e.name)]
-    above = licenses.from_files(_head(f"{place}/{n}") for n in names) if names else ""
-    license_id = above or stated
+    above = [_head(f"{place}/{name}") for name in names]
+    license_id = licenses.from_files(above) if above else stated
     # Files beside the repositories make one of their own, named after the folder.
     yield Part("loose", place, own_name, license_id)
     for entry in inside:

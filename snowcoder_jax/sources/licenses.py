@@ -1,8 +1,8 @@
-"""Licences as a repository states them: licence files in any folder, package metadata at its root.
+"""Licences as a repository states them: licence files and package metadata, in any folder.
 
-The nearest folder at or above a file that has a licence file decides. Several licence files side
-by side hold together, since which of them covers what is not known; one whose text is not
-recognised leaves the licence to what the recipe states.
+The nearest folder at or above a file that has either decides, its licence files before its
+metadata. Several licence files side by side hold together, since which of them covers what is not
+known; with one whose text is not recognised, and no metadata beside it, the licence is unknown.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def from_metadata(texts: Mapping[str, str]) -> str:
     """The licence that package metadata states, by the order of `METADATA_FILES`; "" if none.
 
     Args:
-      texts: file name -> text, of metadata files at the root of a repository.
+      texts: file name -> text, of the metadata files of a folder.
     """
     for name in [*METADATA_FILES, *sorted(n for n in texts if n.endswith(".gemspec"))]:
         if name in texts and (found := _from_package(name, texts[name])):

@@ -2,8 +2,9 @@
 
 The rules are the same for a folder, an archive and a URL: folders of version control are passed
 over; ignored, vendored, generated and hidden folders are not entered and have one row in the
-ledger; symbolic links are never followed. The licence of a file is that of the nearest licence
-file above it, else of the package metadata at the root, else what the recipe states.
+ledger; symbolic links are never followed. The licence of a file is that of the nearest folder
+above it which states one, by a licence file or else by package metadata, else what the recipe
+states; a licence file that is not recognised leaves it unknown.
 """
 
 from __future__ import annotations
@@ -185,7 +186,7 @@ def walk(
     """Candidates, rows of the ledger, and None for each file in none of the 18 languages.
 
     Args:
-      license_id: what holds where no file of the repository says another.
+      license_id: what holds where no file of the repository says another, or may say one.
       prefix: goes before every path, as the part of the repository that the tree is.
       passed_over: names of more folders that are none of the repository's.
     """
@@ -201,7 +202,7 @@ def walk(
         yield from (None for _ in range(inside.num_other))
         here = _Place(
             place.folder,
-            _license(tree, place, inside, license_id),
+            _license(tree, place, inside),
             _with_own_ignores(tree, place, inside),
         )
         for name in sorted(inside.folders, reverse=True):
@@ -255,7 +256,7 @@ def _with_own_ignores(tree: Tree, place: _Place, inside: Folder) -> Ignores:
     return rules
 
 
-def _license(tree: Tree, place: _Place, inside: Folder, stated: str) -> str:
+def _license(tree: Tree, place: _Place, inside: Folder) -> str:
     names = [f.name for f in inside.files if f.kind == "file" and licenses.is_license_file(f.name)]
     if licenses.REUSE_FOLDER in inside.folders:
         try:
@@ -266,14 +267,13 @@ def _license(tree: Tree, place: _Place, inside: Folder, stated: str) -> str:
     texts = [_text(tree, place.folder + name, licenses.MAX_BYTES) for name in sorted(names)]
     if texts and (found := licenses.from_files(t or "" for t in texts)):
         return found
-    if place.folder:
-        return stated if texts else place.license
     metadata = {
-        f.name: _text(tree, f.name, licenses.MAX_BYTES) or ""
+        f.name: _text(tree, place.folder + f.name, licenses.MAX_BYTES) or ""
         for f in inside.files
         if f.kind == "file" and licenses.is_metadata_file(f.name)
     }
-    return licenses.from_metadata(metadata) or stated
+    # Terms that cannot be told are a reason against, whatever is stated further up.
+    return licenses.from_metadata(metadata) or ("" if texts else place.license)
 
 
 def _text(tree: Tree, path: str, num_bytes: int) -> str | None:
