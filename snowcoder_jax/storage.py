@@ -12,6 +12,7 @@ import glob
 import hashlib
 import itertools
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -26,6 +27,7 @@ from snowcoder_jax.errors import InputError, MachineError
 
 MANIFEST_SUFFIX = ".manifest.json"
 _TEMPORARY = ".tmp-"
+_LOG = logging.getLogger(__name__)
 
 
 def is_local(path: str) -> bool:
@@ -147,7 +149,45 @@ def read_range(path: str, start: int, size: int) -> bytes:
 
 
 def read_json(path: str) -> Any:
-    return json.loads(read_bytes(path))
+    """Raises InputError where the file is there and is not JSON; FileNotFoundError without one."""
+    return _parsed(read_bytes(path), path)
+
+
+def read_json_if_sound(path: str) -> Any:
+    """Of a file that can be made again: None where it is missing or, as the log says, damaged."""
+    try:
+        return _if_sound(read_bytes(path), path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def read_json_lines(path: str) -> list[Any]:
+    """The lines of a log; none where there is no file. What follows the last newline is a line
+    that a kill cut short; of others that are damaged the log says that they are left out."""
+    if not exists(path):
+        return []
+    whole = read_bytes(path).rpartition(b"\n")[0]
+    numbered = enumerate(whole.splitlines(), start=1)
+    values = [_if_sound(line, f"{path}: line {number}") for number, line in numbered]
+    return [value for value in values if value is not None]
+
+
+def _parsed(data: bytes, path: str) -> Any:
+    try:
+        return json.loads(data)
+    except ValueError as e:
+        raise InputError(
+            f"{path}: is damaged: it is no JSON ({e}). Put it back from a copy, or remove it and "
+            "start the same command again."
+        ) from e
+
+
+def _if_sound(data: bytes, place: str) -> Any:
+    try:
+        return json.loads(data)
+    except ValueError as e:
+        _LOG.warning("%s: is damaged and left out: it is no JSON (%s)", place, e)
+        return None
 
 
 @contextlib.contextmanager
@@ -297,12 +337,17 @@ def write_manifest(path: str, key: str, **facts: Any) -> None:
 
 
 def read_manifest(path: str) -> dict[str, Any] | None:
-    """The manifest of a file, or None where it has none or its file is gone or another size."""
+    """The manifest of a file, or None where it has none, or a damaged one, or its file is gone or
+    another size."""
     try:
-        manifest: dict[str, Any] = read_json(path + MANIFEST_SUFFIX)
-        return manifest if manifest.get("bytes") == size_bytes(path) else None
+        return _vouching(read_json_if_sound(path + MANIFEST_SUFFIX), size_bytes(path))
     except (FileNotFoundError, NotADirectoryError):
         return None
+
+
+def _vouching(manifest: Any, size: int | None) -> dict[str, Any] | None:
+    is_sound = isinstance(manifest, dict) and "key" in manifest
+    return manifest if is_sound and manifest.get("bytes") == size else None
 
 
 def read_manifests(folder: str, paths: Sequence[str]) -> list[dict[str, Any] | None]:
@@ -316,9 +361,10 @@ def read_manifests(folder: str, paths: Sequence[str]) -> list[dict[str, Any] | N
     found = fs.cat(wanted) if wanted else {}
     result: list[dict[str, Any] | None] = []
     for p in inside:
-        data = found.get(f"{inner}/{p}{MANIFEST_SUFFIX}")
-        manifest = json.loads(data) if data is not None else None
-        result.append(manifest if manifest and manifest.get("bytes") == sizes.get(p) else None)
+        manifest = p + MANIFEST_SUFFIX
+        data = found.get(f"{inner}/{manifest}")
+        told = None if data is None else _if_sound(data, join(folder, manifest))
+        result.append(_vouching(told, sizes.get(p)))
     return result
 
 

@@ -187,6 +187,29 @@ def test_many_manifests_at_once_are_those_of_single_files(root: str) -> None:
     assert storage.read_manifests(nothing, [storage.join(nothing, "x")]) == [None]
 
 
+def test_a_damaged_manifest_vouches_for_nothing(
+    root: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = storage.join(root, "stage")
+    paths = [storage.join(folder, name) for name in ("cut", "list")]
+    for path, damage in zip(paths, (b'{"key": ', b"[]"), strict=True):
+        storage.write_bytes(path, b"12345")
+        storage.write_bytes(path + storage.MANIFEST_SUFFIX, damage)
+    assert [storage.read_manifest(path) for path in paths] == [None, None]
+    assert storage.read_manifests(folder, paths) == [None, None]
+    assert f"{paths[0]}{storage.MANIFEST_SUFFIX}: is damaged" in caplog.text
+
+
+def test_json_that_is_none_is_a_fault_of_the_input(root: str) -> None:
+    path = storage.join(root, "step.json")
+    for damage in (b"", b'{"key', b"\xff\xfe"):
+        storage.write_bytes(path, damage)
+        with pytest.raises(InputError, match=r"step\.json: is damaged.* remove it"):
+            storage.read_json(path)
+        assert storage.read_json_if_sound(path) is None
+    assert storage.read_json_if_sound(storage.join(root, "none.json")) is None
+
+
 def test_what_another_machine_writes_is_seen_at_once(bucket: str, emulator: str) -> None:
     other = small_cloud.Bucket({"STORAGE_EMULATOR_HOST": emulator})
     folder = bucket.removeprefix("gs://bucket/")

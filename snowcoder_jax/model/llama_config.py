@@ -156,6 +156,6 @@ def read_json(path: str) -> Any:
     if not storage.exists(path):
         raise InputError(f"{path}: there is no such file; give the folder of a whole model")
     try:
-        return storage.read_json(path)
-    except (json.JSONDecodeError, UnicodeDecodeError) as e:
+        return json.loads(storage.read_bytes(path))
+    except ValueError as e:
         raise InputError(f"{path}: not JSON ({e}); fetch it again") from e

@@ -6,7 +6,6 @@ Every number here was written by a step of the run; nothing is computed from exp
 from __future__ import annotations
 
 import datetime
-import json
 import os
 import platform
 import sys
@@ -151,13 +150,10 @@ def _control(b: Builder, facts: dict[str, Facts], evaluations: Facts) -> Facts |
 
 def _curve(b: Builder) -> list[Facts]:
     path = storage.join(b.run_folder, "metrics.jsonl")
-    if not storage.exists(path):
-        return []
     names = ["phase", "global_step", "step", "tokens", "loss", "learning_rate"]
     names += ["grad_norm", "num_skipped"]
-    lines = storage.read_bytes(path).decode().splitlines()
     phases = {p.name for p in b.recipe.all_phases()}
-    rows = [row for row in map(json.loads, lines) if row["phase"] in phases]
+    rows = [row for row in storage.read_json_lines(path) if row["phase"] in phases]
     return [{n: row.get(n) for n in names} for row in rows]
 
 

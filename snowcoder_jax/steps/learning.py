@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from snowcoder_jax import base_model, storage, strict
@@ -168,11 +169,14 @@ def _move_metrics(source: str, target: str, phase: str) -> None:
     """Move a phase's lines from one metrics file to the end of another."""
     if not storage.exists(source):
         return
-    lines = storage.read_bytes(source).splitlines(keepends=True)
-    own = [line for line in lines if json.loads(line)["phase"] == phase]
-    before = storage.read_bytes(target) if storage.exists(target) else b""
-    storage.write_bytes(target, before + b"".join(own))
-    storage.write_bytes(source, b"".join(line for line in lines if line not in own))
+    lines = storage.read_json_lines(source)
+    own = [line for line in lines if line["phase"] == phase]
+    _write_lines(target, [*storage.read_json_lines(target), *own])
+    _write_lines(source, [line for line in lines if line["phase"] != phase])
+
+
+def _write_lines(path: str, lines: Sequence[Facts]) -> None:
+    storage.write_bytes(path, "".join(f"{json.dumps(line)}\n" for line in lines).encode())
 
 
 def _aside(folder: str, key: str) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import logging
-import os
 import sys
 from collections.abc import Iterator
 from types import TracebackType
@@ -19,20 +18,18 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-import xxhash
 from jax.tree_util import keystr, tree_flatten_with_path
 
 from snowcoder_jax import storage
 from snowcoder_jax.errors import InputError, MachineError
 from snowcoder_jax.recipe import Checkpointing
-from snowcoder_jax.training import distributed
+from snowcoder_jax.training import distributed, manifests
 from snowcoder_jax.training.state import TrainState
 
 # The parameters are an item of their own, so that inference reads nothing else.
 _PARAMS, _REST = "params", "rest"
 
 Arrays = dict[str, Any]
-Manifest = dict[str, Any]
 
 # Of one save, all processes together; beyond it something is broken.
 _SAVE_TIMEOUT_SECONDS = 3_600
@@ -47,9 +44,9 @@ class Checkpoints:
     """
 
     def __init__(self, folder: str, policy: Checkpointing) -> None:
-        self._folder = _absolute(folder)
+        self._folder = manifests.absolute(folder)
         self._policy = policy
-        distributed.agreed("unfinished saves", lambda: _remove_unfinished(self._folder))
+        distributed.agreed("unfinished saves", lambda: manifests.remove_unfinished(self._folder))
         self._checkpointer = ocp.AsyncCheckpointer(
             ocp.CompositeCheckpointHandler(), timeout_secs=_SAVE_TIMEOUT_SECONDS
         )
@@ -88,7 +85,7 @@ class Checkpoints:
         items = {_PARAMS: params, _REST: rest}
         with self._faults():
             self._checkpointer.save(
-                _step_path(self._folder, step),
+                manifests.step_path(self._folder, step),
                 args=ocp.args.Composite(
                     **{name: ocp.args.StandardSave(item) for name, item in items.items()}
                 ),
@@ -112,11 +109,11 @@ class Checkpoints:
             with self._faults():
                 unfinished.result()
 
-    def _complete(self, step: int, manifest: Manifest) -> None:
+    def _complete(self, step: int, manifest: manifests.Manifest) -> None:
         self._checkpointer.wait_until_finished()
         if distributed.is_first():
-            _write_manifest(self._folder, step, manifest)
-            _remove_unkept(self._folder, self._policy)
+            manifests.write_manifest(self._folder, step, manifest)
+            manifests.remove_unkept(self._folder, self._policy)
 
     @contextlib.contextmanager
     def _faults(self) -> Iterator[None]:
@@ -162,18 +159,6 @@ _print_as_before = sys.unraisablehook
 sys.unraisablehook = _print_unraisable
 
 
-def latest_step(folder: str) -> int | None:
-    """The last whole step in a phase's folder, or None."""
-    steps = _whole_steps(_absolute(folder))
-    return max(steps) if steps else None
-
-
-def read_manifest(folder: str, step: int) -> Manifest:
-    """A step's manifest: key, step, arrays (name to shape and dtype), files, and its facts."""
-    manifest: Manifest = storage.read_json(_manifest_path(_absolute(folder), step))
-    return manifest
-
-
 def restore(folder: str, step: int, shapes: TrainState) -> TrainState:
     """The state of a step, on the shardings of `shapes` (any mesh, not only the one saved from).
 
@@ -206,13 +191,13 @@ def load_params(folder: str, step: int | None = None) -> dict[str, Any]:
       InputError: there is no whole checkpoint, or it is damaged.
     """
     if step is None:
-        step = latest_step(folder)
+        step = manifests.latest_step(folder)
         if step is None:
             raise InputError(
                 f"{folder}: holds no whole checkpoint. Name the folder of a phase that was "
                 "trained, such as runs/NAME/checkpoints/PHASE."
             )
-    arrays = read_manifest(folder, step)["arrays"]
+    arrays = manifests.read_manifest(folder, step)["arrays"]
     wanted = {
         name.removeprefix(f"{_PARAMS}."): np.empty(shape, dtype)
         for name, (shape, dtype) in arrays.items()
@@ -245,9 +230,9 @@ def _restore_item(
     folder: str, step: int, item: str, wanted: Arrays, *, alone: bool = False
 ) -> Arrays:
     """All processes restore together, each its part of every array, unless `alone`."""
-    folder = _absolute(folder)
+    folder = manifests.absolute(folder)
     _check_files(folder, step, item, alone=alone)
-    saved = read_manifest(folder, step)["arrays"]
+    saved = manifests.read_manifest(folder, step)["arrays"]
     is_params = item == _PARAMS
     asked = _prefixed(wanted) if is_params else wanted
     there = {n: s for n, s in saved.items() if n.startswith(f"{_PARAMS}.") == is_params}
@@ -256,8 +241,8 @@ def _restore_item(
         have = there.get(name, "nothing")
         if want != have:
             raise InputError(
-                f"{_step_path(folder, step)}: is a checkpoint of another model or optimizer: "
-                f"`{name}` is {have} there and {want} in the recipe. "
+                f"{manifests.step_path(folder, step)}: is a checkpoint of another model or "
+                f"optimizer: `{name}` is {have} there and {want} in the recipe. "
                 "Set `model` as it was when this was trained, or start from another phase."
             )
     me = distributed.process_index()
@@ -272,10 +257,11 @@ def _restore_item(
     )
     try:
         restored: Arrays = checkpointer.restore(
-            storage.join(_step_path(folder, step), item), args=ocp.args.StandardRestore(wanted)
+            storage.join(manifests.step_path(folder, step), item),
+            args=ocp.args.StandardRestore(wanted),
         )
     except (ValueError, OSError, KeyError) as e:
-        raise _damaged(folder, step, str(e).splitlines()[0]) from e
+        raise manifests.damage(folder, step, str(e).splitlines()[0]) from e
     finally:
         checkpointer.close()
     return restored
@@ -283,9 +269,9 @@ def _restore_item(
 
 def _check_files(folder: str, step: int, item: str, *, alone: bool) -> None:
     """Compare the files of an item with the manifest, each process its share of them."""
-    vouched = read_manifest(folder, step)["files"]
+    vouched = manifests.read_manifest(folder, step)["files"]
     names = [name for name in sorted(vouched) if "/" not in name or name.startswith(f"{item}/")]
-    sizes = storage.sizes_bytes(_step_path(folder, step))
+    sizes = storage.sizes_bytes(manifests.step_path(folder, step))
     fault = None
     part = (
         slice(None)
@@ -293,94 +279,15 @@ def _check_files(folder: str, step: int, item: str, *, alone: bool) -> None:
         else slice(distributed.process_index(), None, distributed.process_count())
     )
     for name in names[part]:
-        file = storage.join(_step_path(folder, step), name)
+        file = storage.join(manifests.step_path(folder, step), name)
         if name not in sizes:
             fault = f"{file} is missing"
-        elif vouched[name] != _voucher(file, sizes[name]):
+        elif vouched[name] != manifests.voucher(file, sizes[name]):
             fault = f"{file} is not what was saved"
     faults = [fault] if alone else distributed.gathered("damaged files", fault)
     for found in faults:
         if found is not None:
-            raise _damaged(folder, step, found)
-
-
-def _damaged(folder: str, step: int, what: str) -> InputError:
-    others = [s for s in _whole_steps(folder) if s != step]
-    then = f"to go on from step {max(others)}" if others else "to start this phase anew"
-    return InputError(
-        f"{_step_path(folder, step)}: the checkpoint is damaged: {what}. "
-        f"Remove {_manifest_path(folder, step)} {then}."
-    )
-
-
-def _write_manifest(folder: str, step: int, manifest: Manifest) -> None:
-    path = _step_path(folder, step)
-    sizes = storage.sizes_bytes(path)
-    files = {name: _voucher(storage.join(path, name), size) for name, size in sizes.items()}
-    storage.write_json(_manifest_path(folder, step), {**manifest, "files": files})
-
-
-def _remove_unkept(folder: str, policy: Checkpointing) -> None:
-    """Only whole steps count as kept, so there is always one to go back to."""
-    whole = sorted(_whole_steps(folder))
-    every = policy.keep_every_steps
-    for step in whole[: -policy.keep_last]:
-        if every is None or step % every:
-            # The manifest first: what a kill leaves of the rest is then taken for nothing.
-            storage.remove(_manifest_path(folder, step))
-            storage.remove(_step_path(folder, step))
-
-
-def _voucher(file: str, size_bytes: int) -> list[Any]:
-    """Size in bytes, and a hash where reading costs nothing beside the write: a local disk."""
-    if not storage.is_local(file):
-        return [size_bytes]
-    digest = xxhash.xxh3_128()
-    with open(file, "rb") as f:
-        while block := f.read(1 << 22):
-            digest.update(block)
-    return [size_bytes, digest.hexdigest()]
-
-
-def _remove_unfinished(folder: str) -> None:
-    names = {_below(folder, f).split("/")[0] for f in storage.list_files(folder)}
-    left = {name for name in names if ".orbax-checkpoint-tmp" in name}
-    left |= {str(step) for step in _step_folders(folder) - _manifests(folder)}
-    for name in left:
-        storage.remove(storage.join(folder, name))
-    for step in _manifests(folder) - _step_folders(folder):
-        storage.remove(_manifest_path(folder, step))
-
-
-def _whole_steps(folder: str) -> set[int]:
-    return _manifests(folder) & _step_folders(folder)
-
-
-def _manifests(folder: str) -> set[int]:
-    found = (_below(folder, f) for f in storage.list_files(folder, storage.MANIFEST_SUFFIX))
-    names = [name.removesuffix(storage.MANIFEST_SUFFIX) for name in found]
-    return {int(name) for name in names if name.isdecimal()}
-
-
-def _step_folders(folder: str) -> set[int]:
-    names = {_below(folder, f).split("/")[0] for f in storage.list_files(folder)}
-    return {int(name) for name in names if name.isdecimal()}
-
-
-def _below(folder: str, path: str) -> str:
-    return path.removeprefix(folder.rstrip("/") + "/")
-
-
-def _absolute(folder: str) -> str:
-    return os.path.abspath(folder) if storage.is_local(folder) else folder.rstrip("/")
-
-
-def _step_path(folder: str, step: int) -> str:
-    return storage.join(folder, str(step))
-
-
-def _manifest_path(folder: str, step: int) -> str:
-    return _step_path(folder, step) + storage.MANIFEST_SUFFIX
+            raise manifests.damage(folder, step, found)
 
 
 def _flat(tree: Any) -> Arrays:

@@ -63,7 +63,9 @@ class Account:
 def phase_account(phase_folder: str) -> Account:
     """The account of all attempts at a phase."""
     paths = storage.list_files(storage.join(phase_folder, FOLDER), ".json")
-    attempts = [storage.read_json(path) for path in paths]
+    # An account that is damaged is lost: what was learnt does not hang on it.
+    told = [storage.read_json_if_sound(path) for path in paths]
+    attempts = [attempt for attempt in told if attempt is not None]
     total = dict.fromkeys(KINDS, 0.0)
     for i, attempt in enumerate(attempts):
         redone_from = min((later["first_step"] for later in attempts[i + 1 :]), default=None)

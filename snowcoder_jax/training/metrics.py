@@ -12,7 +12,7 @@ import math
 import os
 from collections.abc import Callable
 from types import TracebackType
-from typing import IO, Any
+from typing import IO
 
 from jax.sharding import Mesh
 
@@ -87,15 +87,8 @@ def finite_or_none(value: float) -> float | None:
 
 def read_metrics(path: str, phase: str) -> list[StepMetrics]:
     """The lines of one phase, in order; none where there is no file."""
-    return [StepMetrics(**line) for line in _lines(path) if line["phase"] == phase]
-
-
-def _lines(path: str) -> list[dict[str, Any]]:
-    if not storage.exists(path):
-        return []
-    # What follows the last newline is a line that a kill cut short.
-    whole = storage.read_bytes(path).rpartition(b"\n")[0]
-    return [json.loads(line) for line in whole.splitlines()]
+    lines = [line for line in storage.read_json_lines(path) if line["phase"] == phase]
+    return [StepMetrics(**line) for line in lines]
 
 
 class MetricsLog:
@@ -112,7 +105,9 @@ class MetricsLog:
         if not self._is_writer:
             return
         kept = [
-            line for line in _lines(path) if line["phase"] != phase or line["step"] <= restored_step
+            line
+            for line in storage.read_json_lines(path)
+            if line["phase"] != phase or line["step"] <= restored_step
         ]
         self._text = [json.dumps(line) for line in kept]
         self._rewrite()

@@ -76,7 +76,7 @@ def phase_result(
 
     def decide() -> object:
         path = storage.join(folder, RESULT)
-        stored = _load(storage.read_json(path)) if storage.exists(path) else None
+        stored = _load(storage.read_json_if_sound(path))
         if stored is None:
             stored = _made(run, phase, packed, folder, metrics_path)
             storage.write_json(path, strict.to_plain(stored))
@@ -88,7 +88,7 @@ def phase_result(
 
 
 def _load(plain: object) -> PhaseResult | None:
-    """None for what an earlier version wrote."""
+    """None for what an earlier version wrote, or for nothing."""
     faults: list[strict.Fault] = []
     return strict.load(PhaseResult, plain, faults)
 

@@ -11,7 +11,7 @@ from snowcoder_jax import base_model, recipe, storage
 from snowcoder_jax.errors import InputError
 from snowcoder_jax.model import huggingface
 from snowcoder_jax.packed import Packed
-from snowcoder_jax.training import checkpoints, distributed
+from snowcoder_jax.training import checkpoints, distributed, manifests
 from snowcoder_jax.training.state import (
     TrainState,
     continued_state,
@@ -76,7 +76,7 @@ def phase_key(
     start = base_model.fingerprint(run.base_model) if run.base_model else None
     if start_params_from is not None:
         assert start_step is not None
-        start = checkpoints.read_manifest(start_params_from, start_step)["key"]
+        start = manifests.read_manifest(start_params_from, start_step)["key"]
     learnt = dataclasses.replace(phase, checkpoint_every_steps=1)
     optimizer = dataclasses.replace(run.optimizer, max_skipped_in_a_row=1)
     data = data_fingerprint(phase, packed)
@@ -91,7 +91,7 @@ def data_fingerprint(phase: recipe.Phase, packed: dict[str, Packed]) -> str:
 
 
 def _last_step(folder: str) -> int:
-    step = checkpoints.latest_step(folder)
+    step = manifests.latest_step(folder)
     if step is None:
         raise InputError(
             f"{folder}: holds no whole checkpoint to start from. Train that phase first."
@@ -101,8 +101,8 @@ def _last_step(folder: str) -> int:
 
 def _restored_step(folder: str, key: str, phase: recipe.Phase) -> int | None:
     """The step to go on from; refuses checkpoints that were trained with something else."""
-    step = checkpoints.latest_step(folder)
-    if step is not None and checkpoints.read_manifest(folder, step)["key"] != key:
+    step = manifests.step_to_resume(folder)
+    if step is not None and manifests.read_manifest(folder, step)["key"] != key:
         raise InputError(
             f"{folder}: holds step {step} of a phase `{phase.name}` with another model, data, "
             "schedule or start. Remove that folder to train it anew, or give the recipe "

@@ -19,7 +19,7 @@ from tiny_training import MODEL, VOCAB_SIZE
 
 from snowcoder_jax import recipe
 from snowcoder_jax.errors import EXIT_MACHINE, InputError
-from snowcoder_jax.training import checkpoints
+from snowcoder_jax.training import checkpoints, manifests
 from snowcoder_jax.training.mesh import make_mesh
 from snowcoder_jax.training.state import TrainState, fresh_state, state_shapes
 
@@ -61,9 +61,9 @@ def biggest_file(folder: Path) -> Path:
 
 
 def test_the_last_two_steps_come_back_whole(folder: Path) -> None:
-    assert checkpoints.latest_step(str(folder)) == 15
+    assert manifests.latest_step(str(folder)) == 15
     assert sorted(p.name for p in folder.glob("*.json")) == ["10.manifest.json", "15.manifest.json"]
-    manifest = checkpoints.read_manifest(str(folder), 15)
+    manifest = manifests.read_manifest(str(folder), 15)
     assert (manifest["key"], manifest["tokens"], manifest["step"]) == ("key", 1920, 15)
     restored = checkpoints.restore(str(folder), 10, shapes())
     jax.tree.map(np.testing.assert_array_equal, restored, make_state())
@@ -88,16 +88,16 @@ def test_parameters_of_a_folder_without_any_are_refused(tmp_path: Path) -> None:
 
 def test_a_step_without_manifest_is_never_taken(folder: Path) -> None:
     (folder / "15.manifest.json").unlink()
-    assert checkpoints.latest_step(str(folder)) == 10
+    assert manifests.latest_step(str(folder)) == 10
     with checkpoints.Checkpoints(str(folder), recipe.Checkpointing()) as saver:
         assert not (folder / "15").exists()
         saver.save(make_state(), 15, "key", {})
-    assert checkpoints.latest_step(str(folder)) == 15
+    assert manifests.latest_step(str(folder)) == 15
 
 
 def test_a_manifest_without_its_step_is_nothing(folder: Path) -> None:
     shutil.rmtree(folder / "15")
-    assert checkpoints.latest_step(str(folder)) == 10
+    assert manifests.latest_step(str(folder)) == 10
 
 
 @pytest.mark.parametrize("damage", ["flipped", "cut", "gone"])
@@ -177,7 +177,7 @@ FULL_DISK = """
 import resource, sys
 import test_checkpoints
 from snowcoder_jax import cli, recipe
-from snowcoder_jax.training import checkpoints
+from snowcoder_jax.training import checkpoints, manifests
 
 def work():
     state = test_checkpoints.make_state()
@@ -216,7 +216,7 @@ def test_a_full_disk_is_one_message_and_keeps_what_was_saved(tmp_path: Path) -> 
     assert len(result.stderr.splitlines()) == 1, result.stderr
     assert "the disk is full" in result.stderr
     assert "earlier checkpoints are kept" in result.stderr
-    assert checkpoints.latest_step(str(tmp_path)) == 5
+    assert manifests.latest_step(str(tmp_path)) == 5
     checkpoints.restore(str(tmp_path), 5, shapes())
 
 
@@ -227,7 +227,7 @@ def test_checkpoints_live_in_a_bucket_too(tmp_path: Path) -> None:
 import test_checkpoints as t
 import jax, numpy as np
 from snowcoder_jax import recipe, storage
-from snowcoder_jax.training import checkpoints
+from snowcoder_jax.training import checkpoints, manifests
 
 folder = "gs://bucket/runs/some/checkpoints/general"
 policy = recipe.Checkpointing(keep_last=1, keep_every_steps=10)
@@ -238,7 +238,7 @@ names = {path.split("/")[0] for path in storage.sizes_bytes(folder)}
 assert names == {x for s in (10, 20, 25) for x in (str(s), f"{s}.manifest.json")}, names
 storage.write_bytes(f"{folder}/30/params/part", b"of a save that a kill cut short")
 with checkpoints.Checkpoints(folder, policy):
-    assert checkpoints.latest_step(folder) == 25
+    assert manifests.latest_step(folder) == 25
     assert not storage.exists(f"{folder}/30/params/part")
 restored = checkpoints.restore(folder, 25, t.shapes())
 jax.tree.map(np.testing.assert_array_equal, restored, t.make_state())

@@ -21,7 +21,7 @@ from tiny_training import SEQUENCE_LENGTH, make_phase, make_recipe, train, write
 from snowcoder_jax import recipe, storage
 from snowcoder_jax.errors import InputError, MachineError
 from snowcoder_jax.packed import Packed
-from snowcoder_jax.training import checkpoints
+from snowcoder_jax.training import checkpoints, manifests
 from snowcoder_jax.training.batches import Batches
 from snowcoder_jax.training.metrics import read_metrics
 
@@ -165,7 +165,7 @@ def test_sigterm_saves_and_the_next_start_goes_on(
     assert process.returncode == 1
     assert "Preempted: phase general: saved at step" in output
     folder = str(tmp_path / "checkpoints" / "general")
-    saved = checkpoints.latest_step(folder)
+    saved = manifests.latest_step(folder)
     assert saved is not None
     assert 2 <= saved <= 5
     train(str(tmp_path), data)
@@ -234,7 +234,7 @@ def test_broken_updates_in_a_row_stop_the_phase(
         train(str(tmp_path), data)
     assert len(losses(tmp_path)) == 11
     # What was saved on the way is whole.
-    assert checkpoints.latest_step(str(tmp_path / "checkpoints" / "general")) == 10
+    assert manifests.latest_step(str(tmp_path / "checkpoints" / "general")) == 10
 
 
 def test_fewer_broken_updates_are_survived(

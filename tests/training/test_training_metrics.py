@@ -56,6 +56,23 @@ def test_a_line_that_a_kill_cut_short_is_no_line(tmp_path: Path) -> None:
     assert [json.loads(x)["step"] for x in path.read_text().splitlines()] == [1, 2]
 
 
+def test_a_damaged_line_is_left_out_and_the_log_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of a log nothing hangs that is learnt."""
+    path = tmp_path / "metrics.jsonl"
+    with MetricsLog(str(path), "general", 0) as log:
+        for step in (1, 2, 3):
+            log.append(line("general", step))
+    lines = path.read_bytes().splitlines()
+    path.write_bytes(b"\n".join([lines[0], lines[1][:30], lines[2], b""]))
+    assert [x.step for x in read_metrics(str(path), "general")] == [1, 3]
+    assert f"{path}: line 2: is damaged and left out" in caplog.text
+    with MetricsLog(str(path), "general", 3) as log:
+        log.append(line("general", 4))
+    assert [json.loads(x)["step"] for x in path.read_text().splitlines()] == [1, 3, 4]
+
+
 def test_no_file_holds_no_lines(tmp_path: Path) -> None:
     assert read_metrics(str(tmp_path / "none.jsonl"), "general") == []
 
