@@ -5,13 +5,14 @@ Shards are read three times and no text is shuffled.
 1. Keys of whole texts meet; of equal texts all but one are copies and go no further.
 2. MinHash band keys of the rest meet: 32 bits each, with no document number beside them. A value
    holds the keys of one band for a run of rows in their order, and a bit for each row that has
-   one. Keys that meet propose pairs.
+   one. Keys that meet propose pairs (`duplicate_candidates`).
 3. Shingle hashes of the documents in those pairs meet, and a pair counts where the exact Jaccard
    similarity reaches the threshold.
 
-What is found lies in scratch files, one for each shard: "bytes" (of each row's text), "copies"
-(copy, first of its copies) by the shard of the copy, and "near" (document, other, bits of their
-similarity) both ways, by the shard of the first; and the graph that `duplicate_clusters` settles.
+What is found lies in scratch files, one for each shard: "bytes" and "texts" (the size of each row's
+text, and a hash), "copies" (copy, first of its copies) by the shard of the copy, and "near"
+(document, other, bits of their similarity) both ways, by the shard of the first; and the graph that
+`duplicate_clusters` settles.
 """
 
 from __future__ import annotations
@@ -22,40 +23,29 @@ from typing import Any
 
 import apache_beam as beam
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from apache_beam.transforms.window import GlobalWindow
-from apache_beam.utils.windowed_value import WindowedValue
 
-from beam_pipelines import duplicate_clusters
+from beam_pipelines import duplicate_candidates, duplicate_clusters
 from beam_pipelines.documents import Shard
+from beam_pipelines.duplicate_candidates import Mask
 from beam_pipelines.duplicate_clusters import Grouped
 from beam_pipelines.int_rows import ROW_BITS, ROW_MASK, Keyed, Rows, Scratch, pack, split_by, unpack
 from snowcoder_jax import recipe_corpus, storage
 from snowcoder_jax.parquet import open_parquet, read_table
-from snowcoder_jax.text import components, words
 from snowcoder_jax.text import duplicates as text_duplicates
-from snowcoder_jax.text.components import distinct_rows
+from snowcoder_jax.text import words
 
 # Keys of a band are dealt to so many parts that one holds about this many documents: few enough
 # for a worker's memory, and for 32 bits to tell them apart (one false candidate in 1,000 keys).
 _DOCUMENTS_IN_A_SLICE = 2**23
 # So many rows of whole-text keys are sorted in one place.
 _DOCUMENTS_IN_AN_EXACT_PART = 2**20
-# A runner in memory holds the data of a shuffle four times while it groups them: what is large goes
-# in this many shuffles, one after the other.
-_NUM_SHUFFLES = 4
-# Candidate pairs held before they are sent on, so that those of many bands are sent once.
-_MAX_HELD_PAIRS = 2**22
-
 # Texts read at a time: Arrow keeps what it decoded at once.
 _BATCH_ROWS = 64
 
 # Rows whose keys go into one value of a shuffle.
 _ROWS_IN_A_VALUE = 512
-
-Mask = npt.NDArray[np.bool_]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +93,9 @@ def add_pairs(
         | "JoinCopies" >> beam.CoGroupByKey()
         | "Sign" >> beam.ParDo(_SignFn(config, scratch, num_slices)).with_output_types(Keyed)
     )
-    proposed = _group_apart("Bands", bands, beam.ParDo(_ProposeFn(num_shards, num_judged)))
+    proposed = duplicate_candidates.add_candidates(
+        bands, scratch, num_shards=num_shards, num_judged=num_judged
+    )
     needs = (
         proposed
         | "GroupPairs" >> beam.GroupByKey()
@@ -114,31 +106,14 @@ def add_pairs(
         | "JoinNeeds" >> beam.CoGroupByKey()
         | "Shingle" >> beam.ParDo(_ShingleFn(config.ngram_words)).with_output_types(Keyed)
     )
-    near = _group_apart("Verify", shingles, beam.ParDo(_verify, config.threshold))
+    verify = beam.ParDo(_verify, config.threshold).with_output_types(Keyed)
+    near = duplicate_candidates.group_apart("Verify", shingles, verify) | "Near" >> beam.Flatten()
     graph = (
         {"shard": numbered, "near": near}
         | "JoinNear" >> beam.CoGroupByKey()
         | "SaveNear" >> beam.ParDo(_save_near, scratch)
     )
     duplicate_clusters.save_graph(duplicate_clusters.add_first_phases(graph), scratch, phase=0)
-
-
-def _group_apart(
-    name: str, keyed: beam.PCollection[Keyed], work: beam.ParDo
-) -> beam.PCollection[Keyed]:
-    """Group by key in several shuffles, and `work` on the groups."""
-    parts = [
-        keyed
-        | f"{name}{number}" >> beam.Filter(_is_of_shuffle, number)
-        | f"Group{name}{number}" >> beam.GroupByKey()
-        | f"Work{name}{number}" >> work.with_output_types(Keyed)
-        for number in range(_NUM_SHUFFLES)
-    ]
-    return parts | f"All{name}" >> beam.Flatten()
-
-
-def _is_of_shuffle(keyed: Keyed, number: int) -> bool:
-    return keyed[0] % _NUM_SHUFFLES == number
 
 
 def read_rows(
@@ -205,6 +180,7 @@ class _ExactFn(beam.DoFn):
             sizes.append(pc.binary_length(content).to_numpy())
         self._scratch.save("bytes", index, np.concatenate(sizes))
         first, second = np.concatenate(keys).T
+        self._scratch.save("texts", index, first)
         document = index << ROW_BITS | np.arange(len(first), dtype=np.int64)
         part = (first % self._num_parts).astype(np.int64)
         yield from split_by(part, first, second, document)
@@ -254,61 +230,14 @@ class _SignFn(beam.DoFn):
         keys = np.concatenate([keys for _, keys in held])
         # The halves of a key are independent: one picks the slice, the other is sent.
         slices = (keys & np.uint64(ROW_MASK)) % np.uint64(self._num_slices)
-        short = (keys >> np.uint64(32)).astype("<u4")
-        header = np.array([first, len(signed)], "<i8").tobytes()
+        short = (keys >> np.uint64(32)).astype(np.uint32)
         for number in range(self._num_slices):
             for band in range(self._config.bands):
                 chosen = slices[:, band] == number
                 mask = np.zeros(len(signed), np.bool_)
                 mask[signed] = chosen
-                value = (header, np.packbits(mask).tobytes(), short[chosen, band].tobytes())
-                yield number * self._config.bands + band, b"".join(value)
-
-
-def _unpack_band(value: bytes) -> tuple[npt.NDArray[np.uint32], Rows]:
-    """Keys, and their document numbers, from a value of `_SignFn`."""
-    first, num_rows = np.frombuffer(value, "<i8", 2).tolist()
-    end = 16 + -(-num_rows // 8)
-    mask = np.unpackbits(np.frombuffer(value[16:end], np.uint8), count=num_rows)
-    return np.frombuffer(value, "<u4", offset=end), first + np.flatnonzero(mask)
-
-
-class _ProposeFn(beam.DoFn):
-    """Candidate pairs of one band after another; a pair of many bands is sent once a bundle."""
-
-    def __init__(self, num_partitions: int, num_judged: int) -> None:
-        self._num_partitions = np.uint64(num_partitions)
-        self._first_reference = num_judged << ROW_BITS
-        self._held: list[Rows] = []
-
-    def process(self, grouped: tuple[int, Iterable[bytes]]) -> Iterator[Keyed]:
-        keys, documents = zip(*map(_unpack_band, grouped[1]), strict=True)
-        key, document = np.concatenate(keys), np.concatenate(documents)
-        pairs = text_duplicates.candidate_pairs(key, document)
-        # Two references need no comparison: what is near to either is no new text.
-        self._held.append(pairs[pairs[:, 0] < self._first_reference])
-        if len(self._held) > 1 and sum(map(len, self._held[1:])) > len(self._held[0]):
-            self._held = [distinct_rows(np.concatenate(self._held))]
-        if len(self._held[0]) > _MAX_HELD_PAIRS:
-            yield from self._send()
-
-    def finish_bundle(self) -> Iterator[WindowedValue]:
-        window = GlobalWindow()
-        for packed in self._send():
-            yield WindowedValue(packed, window.max_timestamp(), [window])
-
-    def _send(self) -> Iterator[Keyed]:
-        if not self._held:
-            return
-        graph = components.graph_of(np.concatenate(self._held))
-        self._held = []
-        # Pairs go where the smallest neighbour of their first document's smallest neighbour says:
-        # alike documents meet in one place, and send their shingles to few.
-        document, smallest = components.labels(graph).T
-        hub = smallest[np.searchsorted(document, smallest)]
-        partition = (words.mix(hub.view(np.uint64)) % self._num_partitions).view(np.int64)
-        first, second = graph[graph[:, 0] < graph[:, 1]].T
-        yield from split_by(partition[np.searchsorted(document, first)], first, second)
+                value = duplicate_candidates.pack_band(first, mask, short[chosen, band])
+                yield number * self._config.bands + band, value
 
 
 def _needs(grouped: tuple[int, Iterable[bytes]]) -> Iterator[Keyed]:

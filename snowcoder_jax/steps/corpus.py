@@ -50,6 +50,7 @@ _RULES_CODE = tuple(
     )
 )
 _DUPLICATES_CODE = (
+    "beam_pipelines/duplicate_candidates.py",
     "beam_pipelines/duplicate_pairs.py",
     "beam_pipelines/duplicate_clusters.py",
     "beam_pipelines/int_rows.py",

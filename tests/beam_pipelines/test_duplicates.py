@@ -20,7 +20,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from beam_pipelines import documents, duplicate_pairs, duplicates
+from beam_pipelines import documents, duplicate_candidates, duplicate_pairs, duplicates
 from beam_pipelines.documents import DOCUMENT_SCHEMA, VERDICT_FIELDS
 from beam_pipelines.options import local_options
 from snowcoder_jax import parquet, recipe_corpus, storage
@@ -125,7 +125,9 @@ FAMILY = [
 ]
 TWINS = [row(r, "twin text of two words each\n", p) for r, p in ("bx", "ay", "ax")]
 EMPTY = [row("e", " \n" * i, f"{i}.py") for i in range(3)]
-ROWS = [*SINGLES, *FAMILY, *TWINS, *EMPTY]
+TEMPLATE = words(300)  # so many variants that not all are compared with each other
+CROWD = [row(f"crowd{i}", text(changed(TEMPLATE, 1 + i % 9))) for i in range(60)]
+ROWS = [*SINGLES, *FAMILY, *TWINS, *EMPTY, *CROWD]
 
 
 @pytest.fixture(scope="module")
@@ -239,7 +241,7 @@ def test_many_parts_find_what_one_finds(
     """What a large corpus is dealt to, with bounds of a few documents."""
     monkeypatch.setattr(duplicate_pairs, "_DOCUMENTS_IN_A_SLICE", 9)
     monkeypatch.setattr(duplicate_pairs, "_DOCUMENTS_IN_AN_EXACT_PART", 7)
-    monkeypatch.setattr(duplicate_pairs, "_MAX_HELD_PAIRS", 1)
+    monkeypatch.setattr(duplicate_candidates, "_MAX_HELD_PAIRS", 1)
     monkeypatch.setattr(duplicate_pairs, "_ROWS_IN_A_VALUE", 3)
     monkeypatch.setattr(duplicate_pairs, "_BATCH_ROWS", 2)
     assert files(run(corpus, tmp_path)) == files(judged)
@@ -294,6 +296,18 @@ def planted() -> list[Row]:
     return rows
 
 
+def stars(sizes: Sequence[int] = (200, 350, 500)) -> list[Row]:
+    """Templates, which are near to all of their variants; the variants are not to each other."""
+    DRAWN.seed(6)
+    rows: list[Row] = []
+    for size in sizes:
+        template = words(300)
+        rows.append(row(f"template-{size}", text(template)))
+        rows += [row(f"variant-{size}-{i}", text(changed(template, 9))) for i in range(size)]
+    DRAWN.shuffle(rows)
+    return rows
+
+
 def pairs_of(cluster_of: dict[str, str]) -> set[tuple[str, ...]]:
     """Pairs of documents in one cluster."""
     clusters: dict[str, list[str]] = {}
@@ -316,17 +330,29 @@ def union_find(edges: Sequence[tuple[Any, Any]], vertices: Sequence[Any]) -> dic
     return {v: find(v) for v in vertices}
 
 
-def test_precision_and_recall_against_brute_force(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    rows = planted()
-    sets = {r["id"]: plain_shingles(r["content"]) for r in rows}
+def brute_force(rows: Sequence[Row]) -> set[tuple[str, ...]]:
+    """Pairs of one component of the graph of all pairs at the threshold."""
+    number: dict[tuple[str, ...], int] = {}
+    bits = {}  # of each document's shingles
+    for r in rows:
+        chosen = [number.setdefault(s, len(number)) for s in plain_shingles(r["content"])]
+        digits = np.zeros(len(number), np.uint8)
+        digits[chosen] = 1
+        bits[r["id"]] = int.from_bytes(np.packbits(digits, bitorder="little").tobytes(), "little")
     edges = [
         (a, b)
-        for a, b in itertools.combinations(sets, 2)
-        if len(sets[a] & sets[b]) >= CONFIG.threshold * len(sets[a] | sets[b])
+        for (a, x), (b, y) in itertools.combinations(bits.items(), 2)
+        if (x & y).bit_count() >= CONFIG.threshold * (x | y).bit_count()
     ]
-    expected = pairs_of(union_find(edges, list(sets)))
+    return pairs_of(union_find(edges, list(bits)))
+
+
+@pytest.mark.parametrize("kind", ["of each kind", "stars"])
+def test_precision_and_recall_against_brute_force(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = stars() if kind == "stars" else planted()
+    expected = brute_force(rows)
     corpus = write_corpus(str(tmp_path / "corpus"), dealt(rows, 3))
     judged = read(corpus, run(corpus, tmp_path / "out"))
     found = pairs_of({r["id"]: r["cluster"] for r in judged.values()})
@@ -334,11 +360,22 @@ def test_precision_and_recall_against_brute_force(
     recall = len(found & expected) / len(expected)
     with capsys.disabled():
         print(
-            f"\nduplicates stage, {len(rows)} planted documents, {len(expected)} pairs of one "
-            f"cluster: precision {precision:.4f}, recall {recall:.4f}"
+            f"\nduplicates stage, families {kind}, {len(rows)} planted documents, "
+            f"{len(expected)} pairs of one cluster: precision {precision:.4f}, recall {recall:.4f}"
         )
     assert precision >= 0.99
     assert recall >= 0.95
+
+
+def test_crowds_do_not_depend_on_the_order_of_documents(tmp_path: Path) -> None:
+    rows = stars(sizes=(120, 60))
+    corpora = [dealt(rows, 1), dealt(rows[::-1], 3)]
+    judged = []
+    for number, shards in enumerate(corpora):
+        corpus = write_corpus(str(tmp_path / f"corpus-{number}"), shards)
+        judged.append(read(corpus, run(corpus, tmp_path / f"out-{number}")))
+    assert judged[0] == judged[1]
+    assert sum(r["kept"] for r in judged[0].values()) == 2
 
 
 # -- memory

@@ -102,6 +102,58 @@ def test_hot_key_gives_linearly_many_pairs_and_stays_connected() -> None:
     assert set(components.connected_components(pairs)[:, 1]) == {0}
 
 
+@pytest.mark.parametrize("template", [0, 170, 299])
+def test_a_template_meets_all_of_a_crowd_wherever_it_stands(template: int) -> None:
+    """A document that shares one key with these, another one with those."""
+    rng = np.random.default_rng(7)
+    size, bands = 300, 20
+    keys = np.arange(size)[:, None] * bands + np.arange(bands)
+    shares = rng.random(keys.shape) < 0.3
+    shares[template] = True
+    keys = np.where(shares, keys[template], keys)
+    documents = np.repeat(np.arange(size), bands)
+    pairs = duplicates.candidate_pairs(keys.ravel().astype(np.uint64), documents)
+    partners = set(pairs[(pairs == template).any(1)].ravel().tolist())
+    assert partners == {template, *np.flatnonzero(shares.sum(1) > 0).tolist()}
+
+
+def test_in_a_crowd_neither_references_nor_others_hide_the_rest() -> None:
+    """Each is compared with the most prominent of both kinds; references not with each other."""
+    num_others, num_references = 30, 40
+    size = num_others + num_references
+    document, prominent = np.arange(size), np.arange(size)  # most prominent are references
+    pairs = duplicates.crowd_pairs(np.zeros(size, np.int64), document, prominent, num_others)
+    assert (pairs[:, 0] < num_others).all()
+    found = {tuple(p) for p in pairs.tolist()}
+    count = duplicates.NUM_REPRESENTATIVES
+    others, references = range(num_others - count, num_others), range(size - count, size)
+    assert {(a, b) for a in others for b in range(num_others, size)} <= found
+    assert {(a, b) for a in range(num_others) for b in references} <= found
+    assert len(pairs) <= (2 * count + 1) * size
+
+
+@given(st.randoms(use_true_random=False))
+def test_pairs_of_crowds_do_not_depend_on_numbers(drawn: random.Random) -> None:
+    rng = np.random.default_rng(8)
+    size = 200
+    group, member = np.nonzero(rng.random((3, size)) < 0.5)
+    text_hash = rng.integers(0, 2**64, size, dtype=np.uint64)
+    group_size = np.bincount(group)[group]
+
+    def pairs(number: list[int]) -> set[tuple[int, ...]]:
+        """As members."""
+        document = np.array(number)[member]
+        prominent = duplicates.prominence(document, group_size, text_hash[member])
+        found = duplicates.crowd_pairs(group, document, prominent)
+        back = np.argsort(number)
+        return {tuple(sorted(p)) for p in back[found].tolist()}
+
+    number = list(range(size))
+    expected = pairs(number)
+    drawn.shuffle(number)
+    assert pairs(number) == expected
+
+
 @given(st.lists(st.integers(0, 6), max_size=60), st.sampled_from([np.uint32, np.uint64]))
 def test_candidates_are_the_pairs_that_share_a_key(keys: list[int], dtype: type) -> None:
     document = np.arange(len(keys))[::-1] * 3
