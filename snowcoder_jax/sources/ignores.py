@@ -45,10 +45,15 @@ def _patterns(text: str) -> list[GitIgnoreSpecPattern]:
     """The patterns of a file; git passes over lines that it cannot read, and so is done here."""
     found: list[GitIgnoreSpecPattern] = []
     for line in text.splitlines():
-        stars = max(len(_STARS.findall(part)) for part in line.split("/"))
-        if max(stars, line.count("**")) > _MAX_STARS:
+        if is_slow(line):
             continue
         with warnings.catch_warnings(), contextlib.suppress(GitIgnorePatternError, re.error):
             warnings.simplefilter("ignore", FutureWarning)  # of `re`, for "[["
             found += GitIgnoreSpec.from_lines([line], backend="simple").patterns
     return [pattern for pattern in found if pattern.include is not None]
+
+
+def is_slow(pattern: str) -> bool:
+    """Whether matching a pattern could take very long."""
+    stars = max(len(_STARS.findall(part)) for part in pattern.split("/"))
+    return max(stars, pattern.count("**")) > _MAX_STARS

@@ -9,6 +9,8 @@ Patterns are searched for in the path inside the repository.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
 
 VENDORED: tuple[str, ...] = (
     r"(^|/)cache/",
@@ -233,9 +235,14 @@ class _Patterns:
 _VENDORED, _GENERATED = _Patterns(VENDORED), _Patterns(GENERATED)
 
 
-def refused(path: str) -> str | None:
+def refused(path: str, said: Mapping[str, bool] = MappingProxyType({})) -> str | None:
     """ "vendored", "generated", or None for the path of a file, or of a folder with a slash at
-    its end: what is true of a folder is true of all that is in it."""
-    if _VENDORED.found_in(path):
-        return "vendored"
-    return "generated" if _GENERATED.found_in(path) else None
+    its end: what is true of a folder is true of all that is in it.
+
+    Args:
+      said: by the repository itself: which of the two is true, or is not, whatever the path.
+    """
+    for reason, patterns in (("vendored", _VENDORED), ("generated", _GENERATED)):
+        if said[reason] if reason in said else patterns.found_in(path):
+            return reason
+    return None

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from snowcoder_jax import languages
-from snowcoder_jax.sources import ignores, licenses, path_rules, paths
+from snowcoder_jax.sources import attributes, ignores, licenses, path_rules, paths
+from snowcoder_jax.sources.attributes import Attributes
 from snowcoder_jax.sources.documents import LedgerRow, printable
 from snowcoder_jax.sources.ignores import Ignores
 
@@ -74,7 +75,7 @@ def is_of_interest(folder: str, name: str) -> bool:
 def is_control(folder: str, name: str) -> bool:
     """Whether a file says something of the others: what to ignore, which licence."""
     return (
-        name == ".gitignore"
+        name in (".gitignore", attributes.FILENAME)
         or licenses.is_license_file(name)
         or licenses.is_metadata_file(name)
         or paths.basename(folder) == licenses.REUSE_FOLDER
@@ -172,6 +173,7 @@ class _Place:
     folder: str  # "" or with a slash at its end
     license: str
     ignores: Ignores
+    attributes: Attributes
 
 
 def walk(
@@ -191,7 +193,7 @@ def walk(
       passed_over: names of more folders that are none of the repository's.
     """
     passed_over = _PASSED_OVER | passed_over
-    stack = [_Place("", license_id, Ignores())]
+    stack = [_Place("", license_id, Ignores(), Attributes())]
     while stack:
         place = stack.pop()
         try:
@@ -204,16 +206,19 @@ def walk(
             place.folder,
             _license(tree, place, inside),
             _with_own_ignores(tree, place, inside),
+            _with_own_attributes(tree, place, inside),
         )
         for name in sorted(inside.folders, reverse=True):
             folder = f"{place.folder}{name}/"
             if name in passed_over:
                 continue
-            reason = _refused(folder, prefix, here.ignores)
+            reason = _refused(folder, prefix, here)
+            if reason and reason != "ignored" and here.attributes.may_take_back(reason, folder):
+                reason = None
             if reason is None and name.startswith("."):
                 reason = "hidden"
             if reason is None:
-                stack.append(_Place(folder, here.license, here.ignores))
+                stack.append(_Place(folder, here.license, here.ignores, here.attributes))
             else:
                 yield LedgerRow(repo, printable(prefix + folder), reason)
         for file in sorted(inside.files, key=lambda f: f.name):
@@ -227,7 +232,7 @@ def _judge_file(
         return None
     member = place.folder + file.name
     path = printable(prefix + member)
-    reason = _refused(member, prefix, place.ignores)
+    reason = _refused(member, prefix, place)
     if reason is None and file.kind != "file":
         reason = "symlink" if file.kind == "symlink" else "not_a_file"
     if reason is None and file.size_bytes > max_file_bytes:
@@ -239,8 +244,11 @@ def _judge_file(
     return LedgerRow(repo, path, reason, file.size_bytes)
 
 
-def _refused(path: str, prefix: str, rules: Ignores) -> str | None:
-    return "ignored" if rules.cover(path) else path_rules.refused(prefix + path)
+def _refused(path: str, prefix: str, place: _Place) -> str | None:
+    if place.ignores.cover(path):
+        return "ignored"
+    said = {} if path.endswith("/") else place.attributes.of(path)
+    return path_rules.refused(prefix + path, said)
 
 
 def _with_own_ignores(tree: Tree, place: _Place, inside: Folder) -> Ignores:
@@ -254,6 +262,13 @@ def _with_own_ignores(tree: Tree, place: _Place, inside: Folder) -> Ignores:
         text = _text(tree, place.folder + name, ignores.MAX_BYTES)
         rules = rules if text is None else rules.with_file(place.folder, text)
     return rules
+
+
+def _with_own_attributes(tree: Tree, place: _Place, inside: Folder) -> Attributes:
+    if not any(f.name == attributes.FILENAME and f.kind == "file" for f in inside.files):
+        return place.attributes
+    text = _text(tree, place.folder + attributes.FILENAME, attributes.MAX_BYTES)
+    return place.attributes if text is None else place.attributes.with_file(place.folder, text)
 
 
 def _license(tree: Tree, place: _Place, inside: Folder) -> str:
