@@ -55,7 +55,8 @@ async def failure(
             return outcome
         if outcome.kind == "busy":
             pause = server.slow_down(sent, outcome)
-            is_over = time.monotonic() - started > settings.timeout_seconds
+            since = max(started, server.busy_until)
+            is_over = time.monotonic() - since > settings.timeout_seconds
         else:
             pause = min(pace.max_backoff, pace.first_backoff * 2.0 ** (num_tries - 1))
             is_over = num_tries >= MAX_TRIES

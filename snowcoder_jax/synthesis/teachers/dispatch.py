@@ -4,7 +4,8 @@ A request goes to the least busy server that is up. What becomes of a response:
 
 - an answer, or a prompt that is too long (`context`): yielded.
 - busy (429, 503): the server gets half as many at once and a pause (its `Retry-After`); its bound
-  grows by one a round of answers (as TCP's, RFC 5681, section 3.1). The request waits its turn.
+  grows by one a round of answers (as TCP's, RFC 5681, section 3.1). The request waits its turn,
+  however long: only where nobody was answered for `timeout_seconds` does the asking end.
 - a fault that may pass (408, 409, 5xx, a broken or senseless response, a time-out): the server is
   checked at once and the request is tried again, later and later, wherever there is room. A
   request has failed after `MAX_TRIES` times at servers that were well. Well is a server whose
@@ -34,41 +35,19 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from snowcoder_jax import storage
 from snowcoder_jax.errors import InputError, MachineError
 from snowcoder_jax.recipe_synthesis import ServerTeacher
 from snowcoder_jax.synthesis.requests import Answer, Request
 from snowcoder_jax.synthesis.teachers import control, wire
 from snowcoder_jax.synthesis.teachers.endpoint import Endpoint, Pace, UnreachableError
+from snowcoder_jax.synthesis.teachers.jobs import Held, Job
 from snowcoder_jax.synthesis.teachers.wire import Fault
 
 _LOG = logging.getLogger(__name__)
 
-MAX_TRIES = 6
-MAX_TIMEOUTS = 2  # each may have cost a whole answer
 MAX_REFUSALS = 6  # of the key or the account, of one request, by servers that answer others
 MAX_HELD = 16
 MAX_FAILED_CHECKS = 3
-
-
-@dataclasses.dataclass(slots=True)
-class _Job:
-    request: Request
-    num_sent: int = 0
-    num_faults: int = 0
-    num_timeouts: int = 0
-    num_refusals: int = 0
-    first_fault: float = 0.0  # when; 0: none so far
-    last_fault: float = 0.0
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Held:
-    """A job that a server failed; `at`, in time.monotonic(), is when its response was there."""
-
-    job: _Job
-    failed: Answer | Fault
-    at: float
 
 
 class Dispatcher:
@@ -92,8 +71,8 @@ class Dispatcher:
         self._stopped = asyncio.Event()
         self._servers: list[Endpoint] = []
         self._tasks: set[asyncio.Task[None]] = set()
-        self._pending: collections.deque[_Job] = collections.deque()
-        self._held: dict[Endpoint, list[_Held]] = {}
+        self._pending: collections.deque[Job] = collections.deque()
+        self._held: dict[Endpoint, list[Held]] = {}
         self._controlled: set[Endpoint] = set()  # servers with a control question under way
         self._num_live = 0  # jobs that are neither settled nor held back
         self._last_answer = 0.0
@@ -158,7 +137,7 @@ class Dispatcher:
             self._out.put(error)
 
     def _take(self, requests: list[Request]) -> None:
-        self._pending.extend(_Job(request) for request in requests)
+        self._pending.extend(Job(request) for request in requests)
         self._num_live += len(requests)
         self._dispatch()
 
@@ -176,7 +155,7 @@ class Dispatcher:
         await asyncio.sleep(seconds)
         self._dispatch()
 
-    async def _ask(self, server: Endpoint, job: _Job) -> None:
+    async def _ask(self, server: Endpoint, job: Job) -> None:
         sent = time.monotonic()
         try:
             outcome = await server.ask(job.request)
@@ -209,11 +188,11 @@ class Dispatcher:
         server.answered(sent)
         self._settle(server)
 
-    def _give(self, job: _Job, answer: Answer) -> None:
+    def _give(self, job: Job, answer: Answer) -> None:
         self._yield(job, answer)
         self._one_less()
 
-    def _yield(self, job: _Job, answer: Answer) -> None:
+    def _yield(self, job: Job, answer: Answer) -> None:
         self._out.put(dataclasses.replace(answer, num_retries=job.num_sent - 1))
 
     def _one_less(self) -> None:
@@ -222,57 +201,48 @@ class Dispatcher:
             for server in self._servers:
                 self._settle(server)
 
-    async def _retry(self, server: Endpoint, job: _Job, fault: Fault) -> None:
+    async def _retry(self, server: Endpoint, job: Job, fault: Fault) -> None:
         """Put the job back after a while, or give it up."""
         now = time.monotonic()
-        await asyncio.sleep(self._backoff(job, fault))
+        await asyncio.sleep(job.backoff(fault, self._settings, self._pace))
+        if fault.kind == "busy":
+            job.num_busy += 1
+            self._raise_if_all_are_busy(server, fault)
+            self._pending.append(job)
+            return self._dispatch()
         # A server that is gone by now was the fault's cause; one without a word on its health may
         # be failing everybody.
         was_well = server.state == "up" and server.up_since <= now
         others_pass = server.tells_health or self._last_answer > job.last_fault
-        if fault.kind != "busy" and was_well and others_pass:
+        if was_well and others_pass:
             job.num_faults += 1
             job.num_timeouts += fault.kind == "timeout"
         job.first_fault = job.first_fault or now
         job.last_fault = now
-        failed = wire.failed(job.request.key, fault.kind, fault.message)
-        if not self._is_hopeless(server, job, fault):
-            self._pending.append(job)
-        elif fault.kind == "busy":
-            self._give(job, failed)
-        else:
+        if job.has_failed(self._settings):
+            failed = wire.failed(job.request.key, fault.kind, fault.message)
             self._hold(server, job, failed, now)
+        else:
+            self._pending.append(job)
         self._dispatch()
 
-    def _backoff(self, job: _Job, fault: Fault) -> float:
-        """Seconds, doubling with each fault; drawn from the upper half so that jobs spread."""
-        doubled = self._pace.first_backoff * 2.0 ** min(job.num_sent - 1, 64)
-        bound = min(self._pace.max_backoff, doubled)
-        identity = f"{job.request.key} {job.num_sent}"
-        seconds = bound * (0.5 + storage.seeded_share(0, "retry", identity) / 2)
-        return min(self._settings.timeout_seconds, max(seconds, fault.retry_after or 0.0))
+    def _raise_if_all_are_busy(self, server: Endpoint, fault: Fault) -> None:
+        """Raises MachineError: nobody was answered for so long, pauses asked for not counted."""
+        seconds = self._settings.timeout_seconds
+        since = max(self._last_answer, *(one.busy_until for one in self._servers))
+        if time.monotonic() - since > seconds:
+            raise MachineError(
+                f"{server.url} has answered nothing but {fault.message!r} for {seconds:g} seconds. "
+                "Answers so far are kept: start the same command again, with a smaller "
+                "max_in_flight if that goes on."
+            )
 
-    def _is_hopeless(self, server: Endpoint, job: _Job, fault: Fault) -> bool:
-        is_old = time.monotonic() - job.first_fault > self._settings.timeout_seconds
-        if fault.kind == "busy":
-            if is_old and self._last_answer <= job.first_fault:
-                raise MachineError(
-                    f"{server.url} has answered nothing but {fault.message!r} for "
-                    f"{self._settings.timeout_seconds:g} seconds. Answers so far are kept: start "
-                    "the same command again, with a smaller max_in_flight if that goes on."
-                )
-            return is_old
-        if job.num_timeouts >= MAX_TIMEOUTS or job.num_faults >= MAX_TRIES:
-            return True
-        # It may be what its servers die of.
-        return is_old and job.num_sent >= MAX_TRIES
-
-    def _hold(self, server: Endpoint, job: _Job, failed: Answer | Fault, at: float) -> None:
+    def _hold(self, server: Endpoint, job: Job, failed: Answer | Fault, at: float) -> None:
         """Keep a failure back until it is known whether others fare better."""
         if server.is_dropped:
             self._pending.append(job)
             return
-        self._held[server].append(_Held(job, failed, at))
+        self._held[server].append(Held(job, failed, at))
         if isinstance(failed, Fault):
             job.num_refusals += 1
             if job.num_refusals > MAX_REFUSALS:
@@ -297,7 +267,7 @@ class Dispatcher:
             self._controlled.add(server)
             self._spawn(self._control(server))
 
-    def _ask_again(self, jobs: list[_Job]) -> None:
+    def _ask_again(self, jobs: list[Job]) -> None:
         """Of what was held back."""
         for job in jobs:
             job.num_faults = job.num_timeouts = 0
@@ -351,7 +321,7 @@ class Dispatcher:
         if server.state != "up":
             if server.state == "down":
                 _LOG.warning("%s is back", server.url)
-            server.state, server.up_since = "up", self._last_up
+            server.state, server.up_since, server.busy_until = "up", self._last_up, 0.0
             self._dispatch()
         self._settle(server)
 

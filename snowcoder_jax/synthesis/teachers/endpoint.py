@@ -47,6 +47,7 @@ class Endpoint:
       tells_health: it has a `/health` that says it is well.
       suspect: set by whoever saw something that calls for a check.
       well_at: time.monotonic() when the latest request that it has answered was sent.
+      busy_until: the end of the first pause that it asked for since its last answer.
     """
 
     def __init__(self, url: str, settings: ServerTeacher, api_key: str, pace: Pace) -> None:
@@ -58,6 +59,7 @@ class Endpoint:
         self.suspect = asyncio.Event()
         self.in_flight = 0
         self.well_at = 0.0
+        self.busy_until = 0.0
         self._settings = settings
         self._api_key = api_key
         self._pace = pace
@@ -84,6 +86,7 @@ class Endpoint:
     def answered(self, sent: float) -> None:
         """It gave an answer; after a round of them it may be given one more at once."""
         self.well_at = max(self.well_at, sent)
+        self.busy_until = 0.0
         self._bound = min(float(self._settings.max_in_flight), self._bound + 1 / self._bound)
 
     def slow_down(self, sent: float, fault: Fault) -> float:
@@ -96,6 +99,7 @@ class Endpoint:
             self._bound = max(1.0, self._bound / 2)
             self._bound_since = now
         pause = self._pace.first_backoff if fault.retry_after is None else fault.retry_after
+        self.busy_until = self.busy_until or now + pause
         pause = min(pause, self._settings.timeout_seconds)
         self._paused_until = max(self._paused_until, now + pause)
         return pause

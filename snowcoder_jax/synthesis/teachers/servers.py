@@ -25,8 +25,8 @@ class ServersTeacher:
 
     `answers` raises InputError when every server refuses the key, the account, the model or every
     question, MachineError when every one fails at every question, or when none has been reachable,
-    or has done more than say that it is busy, for `settings.timeout_seconds`. The same time bounds
-    one answer.
+    or has done more than say that it is busy, for `settings.timeout_seconds` (and for as long as a
+    `Retry-After` asked for before). The same time bounds one answer.
 
     Args:
       when_down: called in another thread at every check that finds a server down; what it raises
