@@ -32,7 +32,8 @@ READER_CODE = tuple(
 )
 DOCUMENTS = ("beam_pipelines/documents.py", "snowcoder_jax/parquet.py")
 CONTAMINATION_CODE = tuple(
-    f"snowcoder_jax/text/{name}.py" for name in ("benchmarks", "boilerplate", "functions")
+    f"snowcoder_jax/text/{name}.py"
+    for name in ("benchmarks", "boilerplate", "functions", "function_anchors")
 )
 _RULES_CODE = tuple(
     f"snowcoder_jax/text/{name}.py"

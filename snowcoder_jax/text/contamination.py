@@ -46,6 +46,8 @@ MIN_WHOLE_BYTES = 25  # letters and digits
 # One without any telling word has to be as long as this.
 MIN_PLAIN_WORDS = 10
 
+# A line of its own between two texts: where an indented one begins, the last function ends.
+_BETWEEN = b"\nx\n"
 # Enough to make the cost of a call small, few enough to stay in a core's cache.
 _CHUNK_BYTES = 1 << 17
 
@@ -234,9 +236,9 @@ def _chunks(
     for number in numbers:
         group.append(number)
         parts.append(_encode(texts[number]).lower())
-        starts.append(starts[-1] + len(parts[-1]) + 1)
+        starts.append(starts[-1] + len(parts[-1]) + len(_BETWEEN))
         if starts[-1] >= _CHUNK_BYTES or number == numbers[-1]:
-            yield group, b"\n".join(parts), starts[:-1]
+            yield group, _BETWEEN.join(parts), starts[:-1]
             group, parts, starts = [], [], [0]
 
 

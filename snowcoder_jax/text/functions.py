@@ -5,87 +5,69 @@ order they first occur, but for builtins that the function does not bind itself;
 attributes and keyword arguments stay. Neither its own name nor its signature counts, so a
 function made a method, or given annotations or defaults, is still the same.
 
-Parsing is slow (some 3 MB/s), so only the functions around an anchor are parsed: a window of
-`WINDOW_WORDS` words as `blind_words` sees them. Shapes: W words.
+Only the functions around an anchor are parsed (`text.function_anchors`).
 """
 
 from __future__ import annotations
 
 import ast
 import bisect
-import builtins
 import functools
 import itertools
-import keyword
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from snowcoder_jax.text import words
-from snowcoder_jax.text.words import Hashes, HashSet, Offsets, Words
+from snowcoder_jax.text.function_anchors import BUILTINS, AnchorIndex, blind_words
+from snowcoder_jax.text.words import Hashes, Words
 
-# Shorter bodies are idioms: of 376,539 functions of installed packages 2 equal one of the 2,100
-# reference bodies of this size, 12 where 15 nodes are enough, 717 where 5 are.
-MIN_NODES = 20
-MIN_STATEMENTS = 2
+# Shorter bodies are idioms. So are longer ones that several installed projects hold, each of its
+# own: of 22,080 installed files 32 have a function of this size that a reference has, 12 without
+# these. Where 20 nodes and 2 statements are asked for 2 have, but of MBPP only 0.57 are found.
+MIN_NODES = 10
+_IDIOMS = """
+def product(values):
+    result = 1
+    for value in values:
+        result *= value
+    return result
 
-WINDOW_WORDS = 12
-MIN_WINDOW_KEPT = 2
-MAX_ANCHORS = 3
+def unique(values):
+    result = []
+    for value in values:
+        if value not in result:
+            result.append(value)
+    return result
+
+def gcd(first, second):
+    while second != 0:
+        first, second = second, first % second
+    return first
+
+def rotate(values, places):
+    return values[-places:] + values[:-places]
+
+def is_power_of_two(number):
+    return number > 0 and (number & (number - 1)) == 0
+
+def merged(first, second):
+    result = first.copy()
+    result.update(second)
+    return result
+
+def __init__(self, a, b):
+    self.a = a
+    self.b = b
+"""
+
 # A line inside a string may look like the end of its function; then the next one is tried.
 _MAX_ENDS = 4
 
-_BUILTINS = frozenset(name for name in dir(builtins) if not name.startswith("_"))
 _LINE_BREAK = re.compile(r"\r\n|\r|\n")
-_DEF = re.compile(rb"^([ \t]*)(?:async[ \t]+)?def[ \t]", re.MULTILINE)
-
-_KEPT_BITS = 20
-_KEPT_SHIFT = np.uint64(64 - _KEPT_BITS)
-
-
-def _table(names: Iterable[str]) -> words.Bools:
-    table = np.zeros(1 << _KEPT_BITS, np.bool_)
-    table[words.split_words(" ".join(names).lower().encode()).hashes >> _KEPT_SHIFT] = True
-    return table
-
-
-_IS_KEYWORD, _IS_BUILTIN = _table(keyword.kwlist), _table(_BUILTINS)
-
-
-def blind_words(data: bytes, found: Words) -> tuple[Hashes, Offsets]:
-    """What renaming leaves of Python words, and where they start.
-
-    Keywords, numbers, attributes and called builtins keep their hashes, other words get 0; words
-    of comments are left out (and those after a `#` in a string).
-
-    Args:
-      data: lower-case. found: its words.
-    """
-    padded = np.frombuffer(b"".join((b"\n", data, b"\n\n")), np.uint8)
-    top_W = found.hashes >> _KEPT_SHIFT
-    first_W = padded[found.starts + 1]
-    kept_W = _IS_KEYWORD[top_W]
-    kept_W |= padded[found.starts] == ord(".")
-    kept_W |= (first_W >= ord("0")) & (first_W <= ord("9"))
-    builtin = np.flatnonzero(_IS_BUILTIN[top_W])
-    after = found.ends[builtin] + 1
-    opens = np.where(padded[after] == ord(" "), padded[after + 1], padded[after]) == ord("(")
-    kept_W[builtin[opens]] = True
-    blind_W = np.where(kept_W, found.hashes, np.uint64(0))
-
-    marks = np.flatnonzero(padded == ord("#")) - 1
-    if len(marks) == 0:
-        return blind_W, found.starts
-    breaks = np.flatnonzero(padded[1:] == ord("\n"))
-    size = len(found.starts) + 1
-    begins = np.searchsorted(found.starts, marks)
-    ends = np.searchsorted(found.starts, breaks[np.searchsorted(breaks, marks)])
-    depth = np.bincount(begins, minlength=size) - np.bincount(ends, minlength=size)
-    is_code = np.cumsum(depth[:-1]) == 0
-    return blind_W[is_code], found.starts[is_code]
+_DEF = re.compile(rb"def[ \t]")
+_BEFORE_DEF = re.compile(rb"([ \t]*)(?:async[ \t]+)?")
 
 
 class FunctionIndex:
@@ -94,20 +76,15 @@ class FunctionIndex:
     def __init__(self, programs: Iterable[tuple[int, str]]) -> None:
         """Takes (number, Python source) pairs; sources that do not parse count for nothing."""
         self._owners: dict[str, int] = {}
-        self._anchors: dict[int, set[tuple[int, int]]] = {}
-        self.num_without_anchor = 0
+        bodies: list[Hashes] = []
         for number, source in programs:
             tree = parse(source)
             for function in _functions(tree.body) if tree is not None else ():
                 form = normal_form(function)
-                if form is None or not form.tells or form.text in self._owners:
-                    continue
-                self._owners[form.text] = number
-                anchors = list(_anchors(source, function))
-                for anchor, offset, neighbour in anchors:
-                    self._anchors.setdefault(anchor, set()).add((offset, neighbour))
-                self.num_without_anchor += not anchors
-        self._windows = HashSet(np.array(list(self._anchors), np.uint64))
+                if form is not None and form.tells and form.text not in self._owners:
+                    self._owners[form.text] = number
+                    bodies.append(_body_words(source, function))
+        self._anchors = AnchorIndex(bodies)
 
     def __len__(self) -> int:
         return len(self._owners)
@@ -132,16 +109,7 @@ class FunctionIndex:
 
     def anchored(self, data: bytes, found: Words) -> list[int]:
         """Where in a text stand windows that a reference's function has too, in order."""
-        blind_W, start_W = blind_words(data, found)
-        grams = words.ngram_hashes(blind_W, WINDOW_WORDS)
-        hits = self._windows.positions(grams).tolist()
-        return [int(start_W[hit]) for hit in hits if self._has_neighbour(grams, hit)]
-
-    def _has_neighbour(self, grams: Hashes, position: int) -> bool:
-        return any(
-            0 <= position + offset < len(grams) and grams[position + offset] == neighbour
-            for offset, neighbour in self._anchors[int(grams[position])]
-        )
+        return self._anchors.positions(data, found)
 
 
 def parse(source: str) -> ast.Module | None:
@@ -183,11 +151,10 @@ class NormalForm:
 
     text: str
     num_nodes: int
-    num_statements: int
 
     @property
     def tells(self) -> bool:
-        return self.num_nodes >= MIN_NODES and self.num_statements >= MIN_STATEMENTS
+        return self.num_nodes >= MIN_NODES and self.text not in _idioms()
 
 
 def normal_form(function: Function) -> NormalForm | None:
@@ -202,9 +169,15 @@ def normal_form(function: Function) -> NormalForm | None:
     numbers: dict[str, int] = {}
     for position in writer.names:
         name = writer.out[position]
-        if name not in _BUILTINS or name in writer.bound:
+        if name not in BUILTINS or name in writer.bound:
             writer.out[position] = f"${numbers.setdefault(name, len(numbers))}"
-    return NormalForm(" ".join(writer.out), writer.num_nodes, writer.num_statements)
+    return NormalForm(" ".join(writer.out), writer.num_nodes)
+
+
+@functools.cache
+def _idioms() -> frozenset[str]:
+    forms = map(normal_form, _functions(ast.parse(_IDIOMS).body))
+    return frozenset(form.text for form in forms if form is not None)
 
 
 # Fields that hold a name which the function binds; other strings are names of somebody else's.
@@ -220,7 +193,6 @@ class _Writer:
         self.names: list[int] = []
         self.bound: set[str] = set()
         self.num_nodes = 0
-        self.num_statements = 0
 
     def bind_arguments(self, arguments: ast.arguments) -> None:
         named = (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)
@@ -240,7 +212,6 @@ class _Writer:
             if node.value is None:
                 return
             node = ast.copy_location(ast.Assign([node.target], node.value), node)
-        self.num_statements += isinstance(node, ast.stmt)
         self._node(type(node).__name__)
         for field in node._fields:
             value = getattr(node, field, None)
@@ -276,43 +247,28 @@ class _Writer:
         self.num_nodes += 1
 
 
-def _anchors(source: str, function: Function) -> Iterator[tuple[int, int, int]]:
-    """Windows of a function that others are least likely to have, spread over its body.
-
-    Yields:
-      A window's hash, and how many words from it which other window stands: the next one where
-      there is room.
-    """
+def _body_words(source: str, function: Function) -> Hashes:
+    """The blind words of a function's body, without its docstring."""
     body = function.body
     if ast.get_docstring(function, clean=False) is not None:
         body = body[1:]
-    lines = _LINE_BREAK.split(source)[body[0].lineno - 1 : function.end_lineno]
+    lines = _LINE_BREAK.split(source)[body[0].lineno - 1 : function.end_lineno] if body else []
     data = "\n".join(lines).encode("utf-8", "surrogatepass").lower()
-    blind_W, _ = blind_words(data, words.split_words(data))
-    grams = words.ngram_hashes(blind_W, WINDOW_WORDS)
-    for position in _rarest(blind_W) if len(grams) else ():
-        offset = min(WINDOW_WORDS, len(grams) - 1 - position)
-        if offset < WINDOW_WORDS // 2:
-            offset = -min(WINDOW_WORDS, position)
-        yield int(grams[position]), offset, int(grams[position + offset])
+    return blind_words(data, words.split_words(data))[0]
 
 
-def _rarest(blind_W: Hashes) -> list[int]:
-    """Where windows with most kept words start."""
-    windows = np.lib.stride_tricks.sliding_window_view(blind_W, WINDOW_WORDS)
-    num_kept = words.distinct_in_rows(windows)
-    taken: list[int] = []
-    for position in np.argsort(-num_kept, kind="stable").tolist():
-        if num_kept[position] < MIN_WINDOW_KEPT or len(taken) == MAX_ANCHORS:
-            break
-        if all(abs(position - other) >= WINDOW_WORDS // 2 for other in taken):
-            taken.append(position)
-    return taken
+def _defs(raw: bytes) -> Iterator[tuple[int, int]]:
+    """Where lines start that hold a `def`, and by how many bytes they are indented."""
+    for found in _DEF.finditer(raw):
+        start = raw.rfind(b"\n", 0, found.start()) + 1
+        before = _BEFORE_DEF.fullmatch(raw, start, found.start())
+        if before is not None:
+            yield start, len(before.group(1))
 
 
 def _parsed_around(raw: bytes, positions: Sequence[int]) -> Iterator[tuple[int, bytes, ast.Module]]:
     """Start, text and tree of the outermost functions around positions that can be parsed."""
-    defs = [(m.start(), len(m.group(1))) for m in _DEF.finditer(raw)]
+    defs = list(_defs(raw))
     starts = [start for start, _ in defs]
     outer: list[int] = []  # of each def, the nearest before it that is indented less; or -1
     open_defs: list[int] = []

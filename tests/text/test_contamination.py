@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from renaming import rename
 
 from snowcoder_jax.text import benchmarks, contamination
 from snowcoder_jax.text.benchmarks import Reference
@@ -308,6 +309,33 @@ def test_real_benchmarks_are_found(real_index: ContaminationIndex) -> None:
             num_idioms += real_index.find(f"import os\n\n{solution}\n") is None
     print(f"{num_items} whole copies found; {num_idioms} bare solutions are idioms")
     assert num_idioms < 0.05 * num_items
+
+
+RENAMED_RECALL = (
+    ("humaneval/HumanEval.jsonl.gz", 0.90),
+    ("mbpp/mbpp.jsonl", 0.85),
+    ("bigcodebench/BigCodeBench-hf_data.jsonl.gz", 0.98),
+)
+
+
+@needs_benchmarks
+@pytest.mark.parametrize(("name", "least"), RENAMED_RECALL)
+@pytest.mark.parametrize("keep_functions", [True, False], ids=["variables", "all names"])
+def test_renamed_solutions_of_real_benchmarks_are_found(
+    real_index: ContaminationIndex, name: str, least: float, keep_functions: bool
+) -> None:
+    num_found, missed = 0, []
+    solved = records(str(REAL / name))
+    for record in solved:
+        head = record.get("code_prompt") or record.get("prompt") or ""
+        solution = record.get("canonical_solution") or record["code"]
+        copy = rename(head + solution, keep_functions=keep_functions)
+        if real_index.find(copy, "Python") is not None:
+            num_found += 1
+        else:
+            missed.append(record["task_id"])
+    print(f"{num_found} of {len(solved)} renamed solutions of {name} found")
+    assert num_found >= least * len(solved), missed
 
 
 @needs_benchmarks

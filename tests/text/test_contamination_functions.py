@@ -109,28 +109,79 @@ def test_what_is_in_a_string_or_comment_is_no_function() -> None:
     assert find("".join(f"# {line}\n" for line in RENAMED.split("\n"))) is None
 
 
-def test_bodies_below_twenty_nodes_are_idioms() -> None:
-    sizes = {}
-    for more in range(12):
-        text = "def f(first, second):\n    while first.open:\n        first.turn(second)\n"
-        text += "    return [first" + ", second" * more + "]\n"
-        form = functions.normal_form(ast.parse(text).body[0])  # type: ignore[arg-type]
-        assert form is not None
-        sizes[form.num_nodes] = text
-    assert min(sizes) < functions.MIN_NODES <= max(sizes)
-    for size, text in sizes.items():
-        index = ContaminationIndex([Reference("b", "i", text, "solution")], 10)
-        copy = text.replace("first", "gate").replace("second", "key")
-        is_found = index.find(copy, "Python") is not None
-        assert is_found == (size >= functions.MIN_NODES), text
+def is_found(text: str, copy: str) -> bool:
+    match = ContaminationIndex([Reference("b", "i", text, "solution")], 10).find(copy, "Python")
+    assert match is None or match.method == "function", match
+    return match is not None
 
 
-def test_one_statement_is_an_idiom_however_long() -> None:
-    terms = " + ".join(f"first.lamp{i}" for i in range(20))
-    for before, is_found in (("", False), ("    first.open()\n", True)):
-        text = f"def f(first):\n{before}    return {terms} + max(first)\n"
-        index = ContaminationIndex([Reference("b", "i", text, "solution")], 10)
-        assert (index.find(text.replace("first", "gate"), "Python") is not None) == is_found
+def num_nodes(text: str) -> int:
+    form = functions.normal_form(ast.parse(text).body[0])  # type: ignore[arg-type]
+    assert form is not None
+    return form.num_nodes
+
+
+def test_bodies_below_ten_nodes_are_idioms() -> None:
+    for element, size in (("row[part]", 9), ("row + 1", 10)):
+        text = f"def f(rows, part):\n    return [{element} for row in rows]\n"
+        assert num_nodes(text) == size
+        copy = text.replace("row", "gate").replace("part", "key")
+        assert is_found(text, copy) == (size >= functions.MIN_NODES), text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "def gcd(a, b):\n    while b != 0:\n        a, b = b, a % b\n    return a\n",
+        "def __init__(self, a, b):\n    self.a = a\n    self.b = b\n",
+        "def f(x):\n    y = []\n    for z in x:\n        if z not in y:\n            y.append(z)\n"
+        "    return y\n",
+    ],
+)
+def test_what_many_projects_hold_is_an_idiom(text: str) -> None:
+    assert not is_found(text, text.replace("b", "b_1").replace("x", "x_1"))
+    assert num_nodes(text) >= functions.MIN_NODES
+
+
+SHORT = "def keep(rows, sign):\n    return [row for row in rows if row.startswith(sign)]\n"
+SHORT_COPY = "def q(a, b):\n    return [c for c in a if c.startswith(b)]\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        SHORT_COPY,
+        SHORT_COPY.rstrip(),
+        "class A:\n" + textwrap.indent(SHORT_COPY, "\t") + "\n\tx = 1\n",
+        SHORT_COPY + "\nx = 1\n",
+        SHORT_COPY + "@x\ndef f():\n    return [c for c in a if c.startswith(b)] + 1\n",
+        SHORT_COPY.replace("    return", '    """Of boats."""\n\n    # here\n    return'),
+        SHORT_COPY.replace("    return", '    """Of\n    boats.\n    """\n    return'),
+        SHORT_COPY.replace("(a, b):\n", "(\n    a, b\n) -> int:  # note\n"),
+        SHORT_COPY.replace(":\n    return", ": return"),
+        "async " + SHORT_COPY.replace(":\n    return", ": return"),
+        SHORT_COPY.replace("return [c for", "return [\n    c\n    for").replace("\n", "\r\n"),
+        "x = 1\nif x:\n    " + SHORT_COPY.replace("\n    ", "\n        "),
+    ],
+)
+def test_a_short_body_is_found_whole(text: str) -> None:
+    assert is_found(SHORT, text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        SHORT_COPY.replace("    return", "    a = b\n    return"),
+        SHORT_COPY.replace("return", "yield"),
+        SHORT_COPY.rstrip() + "[0]\n",
+        SHORT_COPY + "    # so\n    print(a)\n",
+        SHORT_COPY.replace("startswith", "endswith"),
+        SHORT_COPY.replace("for c in a if c", "for c in b if c"),
+        SHORT_COPY.replace("def q(a, b)", "if a"),
+    ],
+)
+def test_a_part_of_another_function_is_no_short_body(text: str) -> None:
+    assert not is_found(SHORT, text)
 
 
 def test_a_function_that_ends_inside_a_string_is_cut_at_the_right_end() -> None:
