@@ -21,6 +21,7 @@ from snowcoder_jax.reports import inspect_texts
 from snowcoder_jax.reports.inspect_run import CORPORA, Run, open_run
 from snowcoder_jax.reports.markup import clean
 from snowcoder_jax.text import rule_table
+from snowcoder_jax.text.reader import clean_path
 from snowcoder_jax.why_text import INDENT, MAX_ROWS, aligned, first_rows, number_text, value_text
 
 Row = dict[str, Any]
@@ -77,7 +78,10 @@ def explain(run_folder: str, document: str) -> str:
         )
     identities = dict.fromkeys(f.identity for f in found)
     if len(identities) > 1:
-        names = [[f.row.get("id") or f.row["reason"], f.whole_path] for f in found[:MAX_ROWS]]
+        names = [
+            [f.row.get("id") or f.row["reason"], clean_path(f.row["repo"], f.row["path"])]
+            for f in found[:MAX_ROWS]
+        ]
         more = [f"{INDENT}... and {len(found) - MAX_ROWS} more"][: len(found) > MAX_ROWS]
         lines = "\n".join([*aligned(names), *more])
         raise InputError(
@@ -110,7 +114,7 @@ def _ends_with(table: pa.Table, wanted: str) -> pa.ChunkedArray:
 
 
 def _tell(run: Run, found: _Found) -> list[str]:
-    lines = [clean(f"{found.row['repo']}  {found.row['path']}").replace("\n", " ")]
+    lines = [clean(clean_path(found.row["repo"], found.row["path"], "  ")).replace("\n", " ")]
     if not found.corpus:
         facts = [
             ["not a document", str(found.row["reason"])],
@@ -203,7 +207,7 @@ class _Teller:
         if row["head_bytes"]:
             shown = f"the first {given} bytes, which this document begins with"
         seed = self._document(row["seed_id"])
-        path = f"{seed['repo']}/{seed['path']}" if seed else "(not in this corpus)"
+        path = clean_path(seed["repo"], seed["path"]) if seed else "(not in this corpus)"
         return [
             ["seed", row["seed_id"], path],
             ["shown", shown],
@@ -245,7 +249,7 @@ class _Teller:
         for member in members:
             how = "kept" if member["verdict"] == "pass" else str(member["rule"])
             this = "(this one)" if member["id"] == self._found.row["id"] else ""
-            path = f"{member['repo']}/{member['path']}"
+            path = clean_path(member["repo"], member["path"])
             rows.append([how, value_text(member["value"]), member["id"], path, this])
         return first_rows(rows)
 

@@ -255,3 +255,13 @@ def _write_packed(folder: Path, by_shard: dict[str, list[Row]]) -> None:
             path = folder / "python" / f"{stem}.sources.parquet"
             pq.write_table(pa.Table.from_pylist(rows), path)
     write_packed(Packed(str(folder), 128, 512, 4, 500, 7, {"Python": 500}, ()), "k")
+
+
+def rename_repositories(output: Path, names: dict[str, str]) -> None:
+    """Give the repositories of a run by hand other names; ids stay."""
+    for folder in ("documents", "ledger"):
+        for path in sorted((output / "corpus" / folder).rglob("*.parquet")):
+            table = pq.read_table(path)
+            repos = pa.array([names.get(r, r) for r in table["repo"].to_pylist()])
+            at = table.column_names.index("repo")
+            pq.write_table(table.set_column(at, "repo", repos), path, row_group_size=3)

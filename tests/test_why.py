@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import hand_run
 import pytest
 
 from snowcoder_jax import cli, why
@@ -113,6 +114,22 @@ def test_a_file_of_the_ledger_shows_its_reason(run: str) -> None:
     assert "77" in text
     # A name cannot steer the terminal.
     assert "\x1b" not in why.explain(run, "bell\x1b[31m.py")
+
+
+def test_names_of_repositories_and_files_are_redacted(run: str, tmp_path: Path) -> None:
+    address = "jane.roe@corp-mail.com"
+    names = {name: f"{name}-{address}" for name in ("first", "second", "third")}
+    hand_run.rename_repositories(tmp_path, names)
+    for name in ("third/data.py", "first/other/words.py", "second/copy.py"):
+        repo, _, path = name.partition("/")
+        text = why.explain(run, f"{names[repo]}/{path}")
+        assert text.startswith(f"<EMAIL_1>  {path}\n")
+        assert "jane" not in text
+    assert len(section(text, "cluster")) > 1
+    with pytest.raises(InputError, match="fits 3 files") as error:
+        why.explain(run, "words.py")
+    assert "<EMAIL_1>/other/words.py" in str(error.value)
+    assert "jane" not in str(error.value)
 
 
 def test_an_ambiguous_path_lists_what_it_fits(run: str) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from snowcoder_jax import parquet, storage
+from snowcoder_jax.text.reader import clean_name
 
 if TYPE_CHECKING:
     from snowcoder_jax.steps.builder import Builder
@@ -120,7 +121,13 @@ def _repositories(rows: list[Facts]) -> list[Facts]:
     for row in rows:
         entry = repos.setdefault(
             row["repo"],
-            {"repo": row["repo"], "documents": 0, "bytes": 0, "license": "", "heldout": False},
+            {
+                "repo": clean_name(row["repo"]),
+                "documents": 0,
+                "bytes": 0,
+                "license": "",
+                "heldout": False,
+            },
         )
         entry["documents"] += row["documents"]
         entry["bytes"] += row["bytes"]
@@ -182,8 +189,8 @@ def _examples(b: Builder, ids: list[str], scores: dict[str, float]) -> list[Fact
     found = {
         d.id: {
             "id": d.id,
-            "repo": d.repo,
-            "path": d.path,
+            "repo": clean_name(d.repo),
+            "path": clean_name(d.path),
             "language": d.language,
             "score": scores[d.id],
             "code": "\n".join(d.text.splitlines()[:NUM_EXAMPLE_LINES]),

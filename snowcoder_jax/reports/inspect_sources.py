@@ -16,6 +16,7 @@ from snowcoder_jax.reports.inspect_samples import Facts
 from snowcoder_jax.reports.inspect_sections import not_there, num_of, sizes_of
 from snowcoder_jax.reports.inspect_tallies import Tally, common_grid
 from snowcoder_jax.reports.markup import Html, bar, join, table, tag
+from snowcoder_jax.text.reader import clean_name, clean_path
 
 NUM_REPOSITORIES = 10
 
@@ -69,7 +70,7 @@ def _diversity(corpus: Corpus, sizes: pa.Table, files: str, num_bytes: str) -> H
         num_files = np.asarray(of_language[files].to_numpy(), np.float64)
         shares = in_bytes / max(1.0, in_bytes.sum())
         largest = int(np.argmax(shares)) if len(shares) else None
-        name = "" if largest is None else str(of_language["repo"][largest])
+        name = "" if largest is None else clean_name(str(of_language["repo"][largest]))
         rows.append(
             [
                 language,
@@ -111,7 +112,7 @@ def _largest(whole: pa.Table, files: str, num_bytes: str) -> Html:
     total = sum(whole[num_bytes].to_pylist())
     rows = [
         [
-            tag("span", r["repo"], class_="path"),
+            tag("span", clean_name(r["repo"]), class_="path"),
             formats.count(r[files]),
             formats.size(r[num_bytes]),
             bar(formats.share(r[num_bytes], total)),
@@ -163,7 +164,7 @@ def ledger(run: Run, corpus: Corpus) -> list[object]:
     for reason, n in sorted(counts.items(), key=lambda i: (-i[1], i[0])):
         facts = corpus.ledger.get(reason, {"samples": [], "bytes": None})
         paths = [
-            tag("div", f"{s['repo']}/{s['path']}", class_="path") for s in facts["samples"]
+            tag("div", clean_path(s["repo"], s["path"]), class_="path") for s in facts["samples"]
         ] or [tag("span", "only counted: in none of the known languages", class_="none")]
         name = reason.replace("_", " ")
         rows.append([name, formats.count(n), formats.size(facts["bytes"]), join(paths)])

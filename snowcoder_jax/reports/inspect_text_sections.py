@@ -14,6 +14,7 @@ from snowcoder_jax.reports.inspect_sections import NUM_LANGUAGES, not_there, num
 from snowcoder_jax.reports.inspect_texts import Document, Marked
 from snowcoder_jax.reports.markup import Html, bar, details, join, table, tag
 from snowcoder_jax.text import rule_table
+from snowcoder_jax.text.reader import clean_path
 
 Documents = dict[str, Document]
 
@@ -79,7 +80,7 @@ def _rule_sample(
 def _name(entry: Facts) -> Html:
     return join(
         [
-            tag("span", f"{entry['repo']}/{entry['path']}", class_="path"),
+            tag("span", clean_path(entry["repo"], entry["path"]), class_="path"),
             " ",
             tag("small", entry["language"]),
         ]
@@ -191,7 +192,7 @@ def _largest_clusters(corpus: Corpus, documents: Documents) -> Html:
     rows = []
     for size, kept in corpus.largest_clusters:
         document = documents.get(kept)
-        name = kept if document is None else f"{document.repo}/{document.path}"
+        name = kept if document is None else clean_path(document.repo, document.path)
         rows.append([tag("span", name, class_="path"), formats.count(size)])
     return table(["kept document", "of"], rows, caption="The largest clusters", numeric=(1,))
 
@@ -212,7 +213,7 @@ def _pair(run: Run, entry: Facts, documents: Documents) -> Html:
             " ",
             tag("strong", "kept", class_="better"),
             " ",
-            tag("span", f"{kept.repo}/{kept.path}", class_="path"),
+            tag("span", clean_path(kept.repo, kept.path), class_="path"),
         ]
     )
     sides = [

@@ -20,7 +20,7 @@ from snowcoder_jax.reports.inspect_run import Run
 from snowcoder_jax.reports.inspect_samples import Bucket, Smallest
 from snowcoder_jax.reports.inspect_texts import Document, read_documents
 from snowcoder_jax.synthesis import runner
-from snowcoder_jax.text.reader import clean_name
+from snowcoder_jax.text.reader import clean_name, clean_path
 
 Facts = dict[str, Any]
 
@@ -203,8 +203,7 @@ def _samples(run: Run, buckets: dict[Bucket, list[Facts]]) -> Iterator[Facts]:
 
 
 def _name(document: Document, between: str) -> str:
-    # Each by itself: `password: ` before a path would make a secret of it.
-    return f"{clean_name(document.repo)}{between}{clean_name(document.path)}"
+    return clean_path(document.repo, document.path, between)
 
 
 def _lines(text: str, entry: Facts) -> str:

@@ -40,6 +40,12 @@ def clean_name(name: str) -> str:
     return secrets.redact(name, secrets.find_spans(name))
 
 
+def clean_path(repo: str, path: str, between: str = "/") -> str:
+    """A repository's name and a path in it as they may be shown."""
+    # Each by itself: `password: ` before a path would make a secret of it.
+    return f"{clean_name(repo)}{between}{clean_name(path)}"
+
+
 def notebook_to_script(content: str) -> str:
     """The script that a Jupyter notebook holds, outputs and metadata left out.
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
+import hand_run
 import pyarrow.parquet as pq
 import pytest
 
@@ -143,6 +144,18 @@ def test_no_secret_is_on_the_page_and_its_marker_is(make_run: MakeRun) -> None:
     assert page.row("secrets", "key")[:2] == ["1", "1"]
     assert 'mail = "<EMAIL_1>"' in page.text["secrets"]
     assert "<mark>" in page.html.split('id="secrets"')[1].split("</section>")[0]
+
+
+def test_names_of_repositories_and_files_are_redacted(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run()
+    address = "jane.roe@corp-mail.com"
+    names = {name: f"{name}-{address}" for name in ("first", "second", "third")}
+    hand_run.rename_repositories(tmp_path, names)
+    page = page_of(run)
+    assert page.row("ledger", "binary")[-1] == "<EMAIL_1>/data.py"
+    for section in ("repositories", "duplicates"):
+        assert "<EMAIL_1>" in page.text[section]
+    assert "jane" not in page.html
 
 
 def test_before_secrets_are_known_no_file_is_shown(make_run: MakeRun) -> None:
