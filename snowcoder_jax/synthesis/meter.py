@@ -83,6 +83,7 @@ class Meter:
         self._teacher = teacher
         self.spent = Spent()
         self.num_answered = 0
+        self.num_dead = 0  # of them, dead letters
 
     def add(self, answer: Answer, seconds: float) -> None:
         """Count an answer that took `seconds` of this machine (all in flight share its time)."""
@@ -93,6 +94,7 @@ class Meter:
             spent.seconds + seconds,
         )
         self.num_answered += 1
+        self.num_dead += answer.finish == "error"
 
     def in_all(self, num_requests: int) -> Spent | None:
         """The estimate for all of `num_requests`; None before the first answer."""
@@ -101,11 +103,13 @@ class Meter:
         return _scaled(self.spent, num_requests / self.num_answered)
 
     def note(self, num_requests: int) -> str:
-        """One line: so far, and about how much in all."""
+        """One line: dead letters, what was spent so far, and about how much in all."""
         in_all = self.in_all(num_requests)
         if in_all is None:
             return ""
-        return f"{describe(self._teacher, self.spent)} of about {describe(self._teacher, in_all)}"
+        dead = f"{self.num_dead:,} dead letters; " if self.num_dead else ""
+        spent = describe(self._teacher, self.spent)
+        return f"{dead}{spent} of about {describe(self._teacher, in_all)}"
 
 
 def describe(teacher: CheckpointTeacher | VllmTeacher | ServerTeacher, spent: Spent) -> str:

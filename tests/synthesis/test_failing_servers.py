@@ -12,6 +12,7 @@ from server_teacher import HASTY, ask, assert_all_answered, good, teacher
 
 from snowcoder_jax.errors import InputError, MachineError
 from snowcoder_jax.synthesis.teachers.control import CONTROL_PROMPT
+from snowcoder_jax.synthesis.teachers.ends import MAX_FAILED
 
 
 @pytest.fixture
@@ -98,3 +99,34 @@ def test_what_a_dead_server_had_failed_goes_to_the_others(tmp_path: Path) -> Non
         threading.Timer(0.3, bad.kill).start()
         assert_all_answered(requests, list(answers))
         assert bad.asked()
+
+
+@pytest.mark.parametrize("kind", ["400", "context"])
+@pytest.mark.parametrize("max_in_flight", [3, 200])
+def test_what_all_requests_are_refused_for_kills_none(
+    server: FakeServer, kind: str, max_in_flight: int
+) -> None:
+    """The control question asks for less, and is answered."""
+    requests = [ask(f"{i} fake={kind}", i) for i in range(300)]
+    answers = teacher(server.url, max_in_flight=max_in_flight).answers(requests)
+    with pytest.raises(InputError, match=r"of the first \d+ requests none.*400: .*max_new_tokens"):
+        next(answers)
+    asked = {row["prompt"] for row in server.asked()} - {CONTROL_PROMPT}
+    assert MAX_FAILED <= len(asked) <= MAX_FAILED + max_in_flight
+
+
+def test_a_slow_first_answer_makes_bad_prompts_before_it_dead_letters(server: FakeServer) -> None:
+    bad = [ask(f"{i} fake=context", i) for i in range(100)]
+    requests = [ask("fake=slow"), *bad, *good(5)]
+    answers = list(teacher(server.url, max_in_flight=8).answers(requests))
+    failed = {answer.key for answer in answers if answer.finish == "error"}
+    assert failed == {request.key for request in bad}
+    assert len(answers) == len(requests)
+
+
+@pytest.mark.parametrize("num", [1, 20, MAX_FAILED - 1])
+def test_few_bad_prompts_alone_are_given_up(server: FakeServer, num: int) -> None:
+    requests = [ask(f"{i} fake=context", i) for i in range(num)]
+    answers = list(teacher(server.url, max_in_flight=8).answers(requests))
+    assert sorted(a.key for a in answers) == sorted(request.key for request in requests)
+    assert {answer.error.partition(":")[0] for answer in answers} == {"context"}

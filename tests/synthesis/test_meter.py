@@ -99,3 +99,5 @@ def test_during_the_run_the_estimate_comes_from_what_was_seen() -> None:
     assert counter.note(1_000_000) == (
         "4 k tokens read, 1 k written, $0.01 of about 1 G tokens read, 250 M written, $1,250.00"
     )
+    counter.add(Answer("0", "", 0, "error", "context: too long"), seconds=0)
+    assert counter.note(1_000).startswith("1 dead letters; 4 k tokens read, ")

@@ -197,6 +197,16 @@ def test_a_prompt_that_the_chat_template_refuses_is_a_dead_letter_and_no_other(
     assert errors == ["refused: not this" if "part_2(" in r.prompt else "" for r in asked]
 
 
+def test_a_context_that_is_too_small_for_all_makes_no_dead_letters(
+    model: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "ask"
+    ask = make_ask(folder, VllmTeacher(model, dtype="float32", max_model_len=64), num_seeds=200)
+    assert start_worker(folder).wait() == 2, log_of(folder)
+    assert "none was answered (context: " in log_of(folder)
+    assert stored(ask) == {}
+
+
 # vLLM forks its processes where there are GPUs, and spawns them on CPUs.
 FORKED = """
 import multiprocessing, sys

@@ -18,6 +18,8 @@ A request goes to the least busy server that is up. What becomes of a response:
 
 Where no other can show whose fault it was, or `MAX_HELD` are held back, the server is asked a
 control question (`control.py`). If it fails at that too it gets no more: others do, or a next run.
+Until one request of the run was answered, all that failed is put by, too long ones as well, and
+nothing is given up: it may be what all of them ask for (`ends.py`).
 
 A server that cannot be reached, or has failed three checks, is down: what it had goes to others or
 waits, and it is asked every few seconds whether it is back.
@@ -35,10 +37,9 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from snowcoder_jax.errors import InputError, MachineError
 from snowcoder_jax.recipe_synthesis import ServerTeacher
 from snowcoder_jax.synthesis.requests import Answer, Request
-from snowcoder_jax.synthesis.teachers import control, wire
+from snowcoder_jax.synthesis.teachers import control, ends, wire
 from snowcoder_jax.synthesis.teachers.endpoint import Endpoint, Pace, UnreachableError
 from snowcoder_jax.synthesis.teachers.jobs import Held, Job
 from snowcoder_jax.synthesis.teachers.wire import Fault
@@ -53,8 +54,11 @@ MAX_FAILED_CHECKS = 3
 class Dispatcher:
     """Asks servers from an event loop in a thread of its own.
 
-    `start`, `submit`, `wait` and `stop` are for the thread that made it. `wait` raises InputError
-    and MachineError as `ServersTeacher.answers` does.
+    `start`, `submit`, `finish`, `wait` and `stop` are for the thread that made it. `wait` raises
+    InputError and MachineError as `ServersTeacher.answers` does.
+
+    Attributes:
+      num_put_by: of the requests submitted, so many wait for what becomes of more.
     """
 
     def __init__(
@@ -66,13 +70,17 @@ class Dispatcher:
         self._when_down = when_down
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
-        self._out: queue.SimpleQueue[Answer | BaseException] = queue.SimpleQueue()
+        # A number: how many more are put by, or fewer.
+        self._out: queue.SimpleQueue[Answer | int | BaseException] = queue.SimpleQueue()
+        self.num_put_by = 0
         self._error: BaseException | None = None
         self._stopped = asyncio.Event()
         self._servers: list[Endpoint] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._pending: collections.deque[Job] = collections.deque()
         self._held: dict[Endpoint, list[Held]] = {}
+        self._put_by: list[tuple[Job, Answer]] = []
+        self._has_all = False
         self._controlled: set[Endpoint] = set()  # servers with a control question under way
         self._num_live = 0  # jobs that are neither settled nor held back
         self._last_answer = 0.0
@@ -84,13 +92,23 @@ class Dispatcher:
     def submit(self, requests: list[Request]) -> None:
         self._loop.call_soon_threadsafe(self._take, requests)
 
+    def finish(self) -> None:
+        """There will be no more requests."""
+        self._loop.call_soon_threadsafe(self._end)
+
     def wait(self) -> list[Answer]:
-        """All answers that are there, at least one; raises what ended the asking."""
+        """All answers that are there; raises what ended the asking.
+
+        None are there where more requests are wanted, as `num_put_by` tells.
+        """
         answers: list[Answer] = []
-        while self._error is None and not (answers and self._out.empty()):
-            got = self._out.get()
+        is_news = False
+        while self._error is None and not (is_news and self._out.empty()):
+            got, is_news = self._out.get(), True
             if isinstance(got, BaseException):
                 self._error = got  # raised when what was answered before it is stored
+            elif isinstance(got, int):
+                self.num_put_by += got
             else:
                 answers.append(got)
         if self._error is not None and not answers:
@@ -141,6 +159,10 @@ class Dispatcher:
         self._num_live += len(requests)
         self._dispatch()
 
+    def _end(self) -> None:
+        self._has_all = True
+        self._decide()
+
     def _dispatch(self) -> None:
         now = time.monotonic()
         while self._pending:
@@ -169,7 +191,7 @@ class Dispatcher:
         if isinstance(outcome, Answer):
             if outcome.finish != "error":
                 self._is_well(server, job.request, sent)
-            elif not outcome.error.startswith("context:"):
+            elif not outcome.error.startswith("context:") or not self._last_answer:
                 self._hold(server, job, outcome, time.monotonic())
                 return self._dispatch()
             self._give(job, outcome)
@@ -186,6 +208,7 @@ class Dispatcher:
         """It answered the request that was sent then."""
         self._last_answer = self._last_up = time.monotonic()
         server.answered(sent)
+        self._give_up_put_by()
         self._settle(server)
 
     def _give(self, job: Job, answer: Answer) -> None:
@@ -231,11 +254,7 @@ class Dispatcher:
         seconds = self._settings.timeout_seconds
         since = max(self._last_answer, *(one.busy_until for one in self._servers))
         if time.monotonic() - since > seconds:
-            raise MachineError(
-                f"{server.url} has answered nothing but {fault.message!r} for {seconds:g} seconds. "
-                "Answers so far are kept: start the same command again, with a smaller "
-                "max_in_flight if that goes on."
-            )
+            raise ends.all_are_busy(server.url, fault.message, seconds)
 
     def _hold(self, server: Endpoint, job: Job, failed: Answer | Fault, at: float) -> None:
         """Keep a failure back until it is known whether others fare better."""
@@ -254,18 +273,35 @@ class Dispatcher:
     def _settle(self, server: Endpoint) -> None:
         """Decide on what is held back, as far as the server's answers show whose fault it was."""
         held = self._held[server]
-        if not held:
-            return
         shown = [one for one in held if one.at <= server.well_at]
         held[:] = [one for one in held if one.at > server.well_at]
         self._ask_again([one.job for one in shown if isinstance(one.failed, Fault)])
         for one in shown:
-            if isinstance(one.failed, Answer):
+            if isinstance(one.failed, Answer) and self._last_answer:
                 self._yield(one.job, one.failed)
+            elif isinstance(one.failed, Answer):
+                self._put_by.append((one.job, one.failed))
+                self._out.put(int(len(self._put_by) <= ends.MAX_FAILED))
         is_due = not self._num_live or len(held) >= MAX_HELD
         if held and is_due and server.state == "up" and server not in self._controlled:
             self._controlled.add(server)
             self._spawn(self._control(server))
+        self._decide()
+
+    def _decide(self) -> None:
+        """On what is put by, where nothing else is left that might be answered."""
+        if not self._put_by or self._num_live or any(self._held.values()):
+            return
+        if len(self._put_by) >= ends.MAX_FAILED:
+            self._out.put(ends.nothing_answered([failed for _, failed in self._put_by]))
+        elif self._has_all:
+            self._give_up_put_by()
+
+    def _give_up_put_by(self) -> None:
+        self._out.put(-min(len(self._put_by), ends.MAX_FAILED))
+        for job, failed in self._put_by:
+            self._yield(job, failed)
+        self._put_by.clear()
 
     def _ask_again(self, jobs: list[Job]) -> None:
         """Of what was held back."""
@@ -346,24 +382,10 @@ class Dispatcher:
 
     def _raise_if_none_is_left(self) -> None:
         """Raises InputError, MachineError: as `ServersTeacher` says."""
-        told = "; ".join(f"{server.url}: {server.why}" for server in self._servers)
-        if all(server.state == "refusing" for server in self._servers):
-            raise InputError(
-                f"synthesis.teacher: every server refuses ({told}). Mend `model`, `urls`, `mode`, "
-                "the key in the environment variable that `api_key_variable` names, its account, "
-                "or the servers' own settings. Answers so far are kept, and what was refused is "
-                "asked again by the same command."
-            )
-        if all(server.is_dropped for server in self._servers):
-            raise MachineError(
-                f"synthesis.teacher.urls: every server fails at every question ({told}). Answers "
-                "so far are kept: mend or restart the servers, then start the same command again."
-            )
+        if (error := ends.none_is_left(self._servers)) is not None:
+            raise error
         if any(server.state == "up" for server in self._servers):
             return
         seconds = self._settings.timeout_seconds
         if time.monotonic() - self._last_up > seconds:
-            raise MachineError(
-                f"synthesis.teacher.urls: no server could be reached for {seconds:g} seconds "
-                f"({told}). Answers so far are kept: start the servers and the same command again."
-            )
+            raise ends.none_is_reachable(self._servers, seconds)
