@@ -147,9 +147,7 @@ def _share(
         logits_grad_BCV -= found.is_target * weights_BC[..., None]
         logits_grad_BCV = logits_grad_BCV.astype(hidden_BCD.dtype)
         # The small operand on the left: a CPU transposes that one.
-        embedding_grad_DV += jnp.einsum(
-            "bcd,bcv->dv", hidden_BCD, logits_grad_BCV, preferred_element_type=jnp.float32
-        )
+        embedding_grad_DV += _float32_product("bcd,bcv->dv", hidden_BCD, logits_grad_BCV)
         hidden_grad_BCD = jnp.einsum("bcv,vd->bcd", logits_grad_BCV, weight_VD)
         return embedding_grad_DV, (losses_BC, objectives_BC, hidden_grad_BCD)
 
@@ -209,9 +207,7 @@ def _softmax(
     hidden_BCD: jax.Array, weight_VD: jax.Array, targets_BC: jax.Array, vocab_axes: tuple[str, ...]
 ) -> _Softmax:
     """`vocab_axes`: the mesh axes over which the rows of the embedding are split."""
-    logits_BCV = jnp.einsum(
-        "bcd,vd->bcv", hidden_BCD, weight_VD, preferred_element_type=jnp.float32
-    )
+    logits_BCV = _float32_product("bcd,vd->bcv", hidden_BCD, weight_VD)
     first_row = jax.lax.axis_index(vocab_axes) * weight_VD.shape[0] if vocab_axes else 0
     is_target_BCV = jnp.arange(weight_VD.shape[0]) + first_row == targets_BC[..., None]
     largest_BC = jax.lax.stop_gradient(jnp.max(logits_BCV, axis=-1))
@@ -225,6 +221,20 @@ def _softmax(
         total_BC = jax.lax.psum(total_BC, vocab_axes)
     normaliser_BC = largest_BC + jnp.log(total_BC)
     return _Softmax(exps_BCV, total_BC, normaliser_BC, target_logits_BC, is_target_BCV)
+
+
+def _float32_product(subscripts: str, a: jax.Array, b: jax.Array) -> jax.Array:
+    """A product of any float dtype, summed and returned in float32."""
+
+    def widened(a: jax.Array, b: jax.Array) -> jax.Array:
+        return jnp.einsum(subscripts, a.astype(jnp.float32), b.astype(jnp.float32))
+
+    def summed_wide(a: jax.Array, b: jax.Array) -> jax.Array:
+        return jnp.einsum(subscripts, a, b, preferred_element_type=jnp.float32)
+
+    # XLA's CPU backend has no product of bfloat16 into float32 outside of a fusion or a loop that
+    # it keeps, so whether one runs would hang on the number of chunks.
+    return jax.lax.platform_dependent(a, b, cpu=widened, default=summed_wide)
 
 
 def _over_chunks(

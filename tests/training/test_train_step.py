@@ -84,9 +84,13 @@ def test_z_loss_is_told_apart_from_the_loss_and_learnt_from() -> None:
     assert_close(four_metrics, metrics, rtol=1e-4)
 
 
-def test_bfloat16_compute_keeps_parameters_and_moments_in_float32() -> None:
+@pytest.mark.parametrize("chunk_tokens", [32, B * S, 2048])
+def test_bfloat16_compute_keeps_parameters_and_moments_in_float32(chunk_tokens: int) -> None:
+    """However many chunks the loss has: one is no loop, and compiles to something else."""
     wide_metrics = run(make_batch())[1]
-    narrow, narrow_metrics = run(make_batch(), compute_dtype="bfloat16")
+    narrow, narrow_metrics = run(
+        make_batch(), compute_dtype="bfloat16", loss_chunk_tokens=chunk_tokens
+    )
     leaves = jax.tree.leaves((narrow.params, narrow.opt_state))
     assert {x.dtype for x in leaves if x.ndim} == {np.dtype("float32")}
     assert float(narrow_metrics["loss"]) == pytest.approx(float(wide_metrics["loss"]), rel=1e-2)
