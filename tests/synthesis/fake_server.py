@@ -79,6 +79,8 @@ class _Settings:
         self.api_key: str = args.api_key
         self.health: bool = args.health
         self.delay: float = args.delay
+        self.serial: bool = args.serial
+        self.free_at = 0.0  # time.monotonic(), where it is serial
         self.max_in_flight: int = args.max_in_flight
         self.fail: str = args.fail
         self.fail_after: int = args.fail_after
@@ -164,6 +166,10 @@ class _Connection(asyncio.Protocol):
         else:
             response = self._written(kind, prompt, seed, chat, asked["max_tokens"])
         delay = settings.delay + (0.5 if kind == "slow" else 0.0)
+        if settings.serial:  # the rest waits, also what nobody wants any more
+            now = time.monotonic()
+            settings.free_at = max(now, settings.free_at) + delay
+            delay = settings.free_at - now
         if kind == "echo":
             response = b"HTTP/1.1 " + head.replace(b"\r\n", b" ") + b"\r\n\r\n"
         if delay and not fails:  # before those that are still being answered
@@ -302,6 +308,7 @@ def main() -> None:
     parser.add_argument("--api-key", default="", help="refuse others with 401")
     parser.add_argument("--no-health", dest="health", action="store_false", help="as hosted ones")
     parser.add_argument("--delay", type=float, default=0.0, help="seconds before each answer")
+    parser.add_argument("--serial", action="store_true", help="one answer after the other")
     parser.add_argument("--fail", default="", metavar="KIND", help="do this at every question")
     parser.add_argument("--fail-after", type=int, default=0, help="but not at so many first ones")
     parser.add_argument("--page", action="store_true", help="a page of HTML at every path")

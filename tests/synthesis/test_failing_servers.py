@@ -130,3 +130,18 @@ def test_few_bad_prompts_alone_are_given_up(server: FakeServer, num: int) -> Non
     answers = list(teacher(server.url, max_in_flight=8).answers(requests))
     assert sorted(a.key for a in answers) == sorted(request.key for request in requests)
     assert {answer.error.partition(":")[0] for answer in answers} == {"context"}
+
+
+def test_a_slow_server_with_a_long_queue_is_no_failing_one() -> None:
+    with FakeServer("--serial", "--delay", "0.05") as slow:
+        requests = good(90)
+        answers = list(teacher(slow.url, max_in_flight=64, timeout_seconds=1.5).answers(requests))
+    assert_all_answered(requests, answers)
+
+
+def test_a_server_that_hangs_in_good_health_ends_the_asking() -> None:
+    with FakeServer("--fail", "silent", "--fail-after", "5") as server:
+        answers = teacher(server.url, timeout_seconds=1.0, max_in_flight=40).answers(good(100))
+        with pytest.raises(MachineError, match=r"every server fails at every question.*no answer"):
+            for answer in answers:
+                assert answer.finish == "stop"

@@ -1,7 +1,8 @@
 """A control question: whose fault is it when a server fails requests, theirs or its own?
 
 A server may fail everybody with a health as good as ever: it was started again without its chat
-template, the account has run dry, a proxy answers in its place.
+template, the account has run dry, a proxy answers in its place. Or it is well and has a long queue:
+a time-out counts only where the question was alone.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import time
 from snowcoder_jax.recipe_synthesis import ServerTeacher
 from snowcoder_jax.synthesis.requests import Answer, Request
 from snowcoder_jax.synthesis.teachers.endpoint import Endpoint, Pace
+from snowcoder_jax.synthesis.teachers.jobs import MAX_TIMEOUTS
 from snowcoder_jax.synthesis.teachers.wire import Fault
 
 MAX_TRIES = 6
@@ -40,8 +42,10 @@ async def failure(
     sampling = dataclasses.replace(failed.sampling, max_new_tokens=CONTROL_TOKENS)
     request = dataclasses.replace(failed, prompt=CONTROL_PROMPT, sampling=sampling)
     started = time.monotonic()
+    num_timeouts = 0
     for num_tries in itertools.count(1):
         sent = time.monotonic()
+        was_alone = not server.in_flight
         server.in_flight += 1
         try:
             outcome = await server.ask(request)
@@ -51,9 +55,16 @@ async def failure(
             server.answered(sent)
         if server.well_at >= sent or server.state != "up":
             return None
-        if isinstance(outcome, Answer) or outcome.kind in ("refusal", "timeout"):
+        if isinstance(outcome, Answer) or outcome.kind == "refusal":
             return outcome
-        if outcome.kind == "busy":
+        if outcome.kind == "timeout":
+            num_timeouts += was_alone
+            is_over = num_timeouts >= MAX_TIMEOUTS
+            pause = pace.first_backoff
+            server.is_reserved = not is_over
+            while server.in_flight and server.well_at < sent and server.state == "up":
+                await asyncio.sleep(pause)
+        elif outcome.kind == "busy":
             pause = server.slow_down(sent, outcome)
             since = max(started, server.busy_until)
             is_over = time.monotonic() - since > settings.timeout_seconds

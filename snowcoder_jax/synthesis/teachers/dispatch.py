@@ -6,6 +6,8 @@ A request goes to the least busy server that is up. What becomes of a response:
 - busy (429, 503): the server gets half as many at once and a pause (its `Retry-After`); its bound
   grows by one a round of answers (as TCP's, RFC 5681, section 3.1). The request waits its turn,
   however long: only where nobody was answered for `timeout_seconds` does the asking end.
+- a time-out: it gets less at once, too. It is the request's own only where one that was sent later
+  was answered, or where it was alone; a server that answered nothing meanwhile is doubted.
 - a fault that may pass (408, 409, 5xx, a broken or senseless response, a time-out): the server is
   checked at once and the request is tried again, later and later, wherever there is room. A
   request has failed after `MAX_TRIES` times at servers that were well. Well is a server whose
@@ -31,7 +33,6 @@ import asyncio
 import collections
 import dataclasses
 import logging
-import queue
 import threading
 import time
 from collections.abc import Callable, Coroutine
@@ -42,6 +43,7 @@ from snowcoder_jax.synthesis.requests import Answer, Request
 from snowcoder_jax.synthesis.teachers import control, ends, wire
 from snowcoder_jax.synthesis.teachers.endpoint import Endpoint, Pace, UnreachableError
 from snowcoder_jax.synthesis.teachers.jobs import Held, Job
+from snowcoder_jax.synthesis.teachers.outbox import Outbox
 from snowcoder_jax.synthesis.teachers.wire import Fault
 
 _LOG = logging.getLogger(__name__)
@@ -54,11 +56,11 @@ MAX_FAILED_CHECKS = 3
 class Dispatcher:
     """Asks servers from an event loop in a thread of its own.
 
-    `start`, `submit`, `finish`, `wait` and `stop` are for the thread that made it. `wait` raises
-    InputError and MachineError as `ServersTeacher.answers` does.
+    `start`, `submit`, `finish` and `stop` are for the thread that made it.
 
     Attributes:
-      num_put_by: of the requests submitted, so many wait for what becomes of more.
+      out: what comes of it; `out.wait` raises InputError and MachineError as
+        `ServersTeacher.answers` does.
     """
 
     def __init__(
@@ -70,10 +72,7 @@ class Dispatcher:
         self._when_down = when_down
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
-        # A number: how many more are put by, or fewer.
-        self._out: queue.SimpleQueue[Answer | int | BaseException] = queue.SimpleQueue()
-        self.num_put_by = 0
-        self._error: BaseException | None = None
+        self.out = Outbox()
         self._stopped = asyncio.Event()
         self._servers: list[Endpoint] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -96,25 +95,6 @@ class Dispatcher:
         """There will be no more requests."""
         self._loop.call_soon_threadsafe(self._end)
 
-    def wait(self) -> list[Answer]:
-        """All answers that are there; raises what ended the asking.
-
-        None are there where more requests are wanted, as `num_put_by` tells.
-        """
-        answers: list[Answer] = []
-        is_news = False
-        while self._error is None and not (is_news and self._out.empty()):
-            got, is_news = self._out.get(), True
-            if isinstance(got, BaseException):
-                self._error = got  # raised when what was answered before it is stored
-            elif isinstance(got, int):
-                self.num_put_by += got
-            else:
-                answers.append(got)
-        if self._error is not None and not answers:
-            raise self._error
-        return answers
-
     def stop(self) -> None:
         self._loop.call_soon_threadsafe(self._stopped.set)
         self._thread.join()
@@ -126,7 +106,7 @@ class Dispatcher:
         try:
             self._loop.run_until_complete(self._main())
         except BaseException as error:  # to the thread that waits for answers
-            self._out.put(error)
+            self.out.put(error)
 
     async def _main(self) -> None:
         self._last_up = time.monotonic()
@@ -152,7 +132,7 @@ class Dispatcher:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._out.put(error)
+            self.out.put(error)
 
     def _take(self, requests: list[Request]) -> None:
         self._pending.extend(Job(request) for request in requests)
@@ -178,7 +158,7 @@ class Dispatcher:
         self._dispatch()
 
     async def _ask(self, server: Endpoint, job: Job) -> None:
-        sent = time.monotonic()
+        sent, was_alone = time.monotonic(), server.in_flight == 1
         try:
             outcome = await server.ask(job.request)
         except UnreachableError as error:
@@ -198,10 +178,13 @@ class Dispatcher:
         elif outcome.kind == "refusal":
             self._hold(server, job, outcome, time.monotonic())
         else:
-            if outcome.kind == "busy":
+            if outcome.kind in ("busy", "timeout"):
                 self._spawn(self._dispatch_after(server.slow_down(sent, outcome)))
             server.suspect.set()
-            self._spawn(self._retry(server, job, outcome))
+            is_queue = outcome.kind == "timeout" and not was_alone and server.well_at <= sent
+            self._spawn(self._retry(server, job, outcome, is_queue))
+            if is_queue and server.heard_at <= sent:
+                self._doubt(server, job.request)
         self._dispatch()
 
     def _is_well(self, server: Endpoint, request: Request, sent: float) -> None:
@@ -216,7 +199,7 @@ class Dispatcher:
         self._one_less()
 
     def _yield(self, job: Job, answer: Answer) -> None:
-        self._out.put(dataclasses.replace(answer, num_retries=job.num_sent - 1))
+        self.out.put(dataclasses.replace(answer, num_retries=job.num_sent - 1))
 
     def _one_less(self) -> None:
         self._num_live -= 1
@@ -224,8 +207,12 @@ class Dispatcher:
             for server in self._servers:
                 self._settle(server)
 
-    async def _retry(self, server: Endpoint, job: Job, fault: Fault) -> None:
-        """Put the job back after a while, or give it up."""
+    async def _retry(self, server: Endpoint, job: Job, fault: Fault, is_queue: bool) -> None:
+        """Put the job back after a while, or give it up.
+
+        Args:
+          is_queue: it may have waited behind others for all of its time.
+        """
         now = time.monotonic()
         await asyncio.sleep(job.backoff(fault, self._settings, self._pace))
         if fault.kind == "busy":
@@ -239,7 +226,7 @@ class Dispatcher:
         others_pass = server.tells_health or self._last_answer > job.last_fault
         if was_well and others_pass:
             job.num_faults += 1
-            job.num_timeouts += fault.kind == "timeout"
+            job.num_timeouts += fault.kind == "timeout" and not is_queue
         job.first_fault = job.first_fault or now
         job.last_fault = now
         if job.has_failed(self._settings):
@@ -281,24 +268,29 @@ class Dispatcher:
                 self._yield(one.job, one.failed)
             elif isinstance(one.failed, Answer):
                 self._put_by.append((one.job, one.failed))
-                self._out.put(int(len(self._put_by) <= ends.MAX_FAILED))
+                self.out.put(int(len(self._put_by) <= ends.MAX_FAILED))
         is_due = not self._num_live or len(held) >= MAX_HELD
-        if held and is_due and server.state == "up" and server not in self._controlled:
-            self._controlled.add(server)
-            self._spawn(self._control(server))
+        if held and is_due:
+            self._doubt(server, held[0].job.request)
         self._decide()
+
+    def _doubt(self, server: Endpoint, failed: Request) -> None:
+        """Ask it a control question in place of what it failed."""
+        if server.state == "up" and server not in self._controlled:
+            self._controlled.add(server)
+            self._spawn(self._control(server, failed))
 
     def _decide(self) -> None:
         """On what is put by, where nothing else is left that might be answered."""
         if not self._put_by or self._num_live or any(self._held.values()):
             return
         if len(self._put_by) >= ends.MAX_FAILED:
-            self._out.put(ends.nothing_answered([failed for _, failed in self._put_by]))
+            self.out.put(ends.nothing_answered([failed for _, failed in self._put_by]))
         elif self._has_all:
             self._give_up_put_by()
 
     def _give_up_put_by(self) -> None:
-        self._out.put(-min(len(self._put_by), ends.MAX_FAILED))
+        self.out.put(-min(len(self._put_by), ends.MAX_FAILED))
         for job, failed in self._put_by:
             self._yield(job, failed)
         self._put_by.clear()
@@ -311,18 +303,19 @@ class Dispatcher:
         self._num_live += len(jobs)
         self._dispatch()
 
-    async def _control(self, server: Endpoint) -> None:
+    async def _control(self, server: Endpoint, doubted: Request) -> None:
         """Drop a server that fails at what can be answered."""
-        doubted, failed = self._held[server][0].job.request, None
+        failed = None
         try:
             failed = await control.failure(server, doubted, self._settings, self._pace)
         except UnreachableError as error:
             self._lose(server, str(error))
         self._controlled.discard(server)
+        server.is_reserved = False
         if failed is not None:
-            self._drop(server, failed)
-        else:
-            self._settle(server)
+            return self._drop(server, failed)
+        self._settle(server)
+        self._dispatch()
 
     async def _watch(self, server: Endpoint) -> None:
         """Look after one server: is it there, does it take the key, is it still well."""

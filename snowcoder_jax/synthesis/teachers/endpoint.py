@@ -47,6 +47,8 @@ class Endpoint:
       tells_health: it has a `/health` that says it is well.
       suspect: set by whoever saw something that calls for a check.
       well_at: time.monotonic() when the latest request that it has answered was sent.
+      heard_at: when it gave its latest answer.
+      is_reserved: it gets no requests, so that a control question is alone there.
       busy_until: the end of the first pause that it asked for since its last answer.
     """
 
@@ -59,6 +61,8 @@ class Endpoint:
         self.suspect = asyncio.Event()
         self.in_flight = 0
         self.well_at = 0.0
+        self.heard_at = 0.0
+        self.is_reserved = False
         self.busy_until = 0.0
         self._settings = settings
         self._api_key = api_key
@@ -75,9 +79,8 @@ class Endpoint:
         return self.in_flight / self._bound
 
     def has_room(self, now: float) -> bool:
-        return (
-            self.state == "up" and self.in_flight < int(self._bound) and now >= self._paused_until
-        )
+        is_free = self.in_flight < int(self._bound) and not self.is_reserved
+        return self.state == "up" and is_free and now >= self._paused_until
 
     @property
     def is_dropped(self) -> bool:
@@ -86,20 +89,22 @@ class Endpoint:
     def answered(self, sent: float) -> None:
         """It gave an answer; after a round of them it may be given one more at once."""
         self.well_at = max(self.well_at, sent)
+        self.heard_at = time.monotonic()
         self.busy_until = 0.0
         self._bound = min(float(self._settings.max_in_flight), self._bound + 1 / self._bound)
 
     def slow_down(self, sent: float, fault: Fault) -> float:
-        """It was too busy for what was sent then: half as many at once, after the pause returned.
+        """It had too much to do for what was sent then: half as many at once, after a pause.
 
-        Halved only once for all that were under way together.
+        Halved only once for all that were under way together. Returns the pause in seconds.
         """
         now = time.monotonic()
         if sent >= self._bound_since:
             self._bound = max(1.0, self._bound / 2)
             self._bound_since = now
         pause = self._pace.first_backoff if fault.retry_after is None else fault.retry_after
-        self.busy_until = self.busy_until or now + pause
+        if fault.kind == "busy":
+            self.busy_until = self.busy_until or now + pause
         pause = min(pause, self._settings.timeout_seconds)
         self._paused_until = max(self._paused_until, now + pause)
         return pause

@@ -89,9 +89,9 @@ class ServersTeacher:
                 yield from ready
                 if not under_way:
                     return
-                ready = dispatcher.wait()
+                ready = dispatcher.out.wait()
                 under_way -= len(ready)
-                wanted = max(0, room + dispatcher.num_put_by - under_way)
+                wanted = max(0, room + dispatcher.out.num_put_by - under_way)
                 new = list(itertools.islice(source, wanted))
         finally:
             dispatcher.stop()
