@@ -69,6 +69,22 @@ def train_phase(
       MachineError: too many updates in a row were not finite; the disk is full.
       Preempted: SIGTERM came; the state is saved.
     """
+    # Around everything: a restore, a wait for the others and the last save can hang, too.
+    with hang_watch(run.hardware.hang_minutes) as is_alive:
+        return _train_phase(
+            run, phase, packed, run_folder, start_params_from, on_progress, is_alive
+        )
+
+
+def _train_phase(
+    run: recipe.Recipe,
+    phase: recipe.Phase,
+    packed: dict[str, Packed],
+    run_folder: str,
+    start_params_from: str | None,
+    on_progress: Callable[[int, int, str], None],
+    is_alive: Callable[[], None],
+) -> PhaseResult:
     clock = Clock()
     folder = checkpoint_folder(run_folder, phase.name)
     metrics_path = storage.join(run_folder, "metrics.jsonl")
@@ -127,7 +143,6 @@ def train_phase(
         profiled(run.tracking.profile_steps, profiles, first) as profile,
         checkpoints.Checkpoints(folder, run.checkpointing) as saver,
         contextlib.closing(prefetched(placed, first, phase.num_steps)) as made_ahead,
-        hang_watch(run.hardware.hang_minutes) as is_alive,
         terminated() as is_terminated,
     ):
         unlogged: list[tuple[int, Metrics]] = []

@@ -2,7 +2,8 @@
 
 `python host_process.py RUN_FOLDER PACKED_FOLDER PAUSE_SECONDS [SEED]`: who the others are comes
 from the environment, as for `snowcoder`. Each step's sequence ids go to RUN_FOLDER/ids/, after the
-step.
+step. HOSTS_STALL=SECONDS: the second process stands still before it reads step 3 of each phase,
+and stacks are printed each second without a step.
 """
 
 from __future__ import annotations
@@ -36,8 +37,11 @@ class RecordedBatches(batches.Batches):
     """Remembers which sequences were in the last batches that were asked for."""
 
     made: dict[int, list[list[int]]] = {}  # noqa: RUF012 (one phase at a time)
+    stall_seconds = float(os.environ.get("HOSTS_STALL", "0"))
 
     def batch(self, k: int) -> dict[str, Any]:
+        if k == 3 and distributed.process_index() == 1:
+            time.sleep(self.stall_seconds)
         batch = super().batch(k)
         self.made[k + 1] = batch["sequence_ids"].tolist()
         return batch
@@ -48,6 +52,9 @@ class RecordedBatches(batches.Batches):
 def train(run_folder: Path, packed_folder: str, pause_seconds: float, seed: int) -> int:
     distributed.initialize(launch.find_launch(None, None, None, os.environ))
     run = dataclasses.replace(make_recipe(GENERAL, CONTINUED), seed=seed)
+    if RecordedBatches.stall_seconds:
+        hardware = dataclasses.replace(run.hardware, hang_minutes=1 / 60)
+        run = dataclasses.replace(run, hardware=hardware)
     distributed.require_same_recipe(run, "the same code")
     attempt = os.environ.get("HOSTS_ATTEMPT", "0")
     ids = run_folder / "ids" / f"{attempt}-{distributed.process_index()}.jsonl"

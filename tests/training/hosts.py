@@ -104,10 +104,11 @@ def trained(
     attempt: str = "0",
     seeds: Sequence[int] = (),
     cache: Path | None = None,
+    **environment: str,
 ) -> Hosts:
     """Start the two phases of `host_process.py` in several processes."""
     command = [sys.executable, str(HERE / "host_process.py"), str(run_folder), packed_folder]
-    environment = {"HOSTS_ATTEMPT": attempt}
+    environment["HOSTS_ATTEMPT"] = attempt
     if cache is not None:
         environment["JAX_COMPILATION_CACHE_DIR"] = str(cache)
         environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"

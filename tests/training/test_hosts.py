@@ -110,3 +110,14 @@ def test_a_fault_of_one_host_ends_all_with_its_message(
     run.processes[1].send_signal(signal.SIGINT)
     assert run.codes(60) == [EXIT_SAVED, EXIT_SAVED], run.output()
     assert "process 1: interrupted" in run.texts()[0]
+
+
+def test_a_hang_shows_where_every_host_stands(
+    packed_folder: str, cache: Path, tmp_path: Path
+) -> None:
+    """The second process waits in its reader, the first for it in the step."""
+    run = hosts.trained(tmp_path / "run", packed_folder, 2, 1, cache=cache, HOSTS_STALL="3.5")
+    assert run.codes() == [0, 0], run.output()
+    stacks = [text.partition("Timeout (")[2] for text in run.texts()]
+    assert all("in train_phase" in stack for stack in stacks), run.output()
+    assert [" in batch\n" in stack for stack in stacks] == [False, True], run.output()

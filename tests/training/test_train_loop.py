@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -170,6 +171,36 @@ def test_sigterm_saves_and_the_next_start_goes_on(
     assert 2 <= saved <= 5
     train(str(tmp_path), data)
     assert losses(tmp_path) == losses(trained)
+
+
+@pytest.mark.parametrize("where", ["restore", "last save"])
+def test_a_hang_outside_of_the_steps_is_seen_too(
+    trained: Path,
+    data: dict[str, Packed],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    where: str,
+) -> None:
+    folder = shutil.copytree(trained, tmp_path / "run")
+    (folder / "checkpoints/general/12.manifest.json").unlink()
+    module, name = {
+        "restore": (checkpoints, "restore"),
+        "last save": (manifests, "write_manifest"),
+    }[where]
+    whole = getattr(module, name)
+
+    def stalled(*args: Any) -> Any:
+        time.sleep(2.5)
+        return whole(*args)
+
+    monkeypatch.setattr(module, name, stalled)
+    watched = dataclasses.replace(tiny_training.HARDWARE, hang_minutes=1 / 60)
+    train(str(folder), data, run=make_recipe(hardware=watched))
+    said = capfd.readouterr().err
+    assert "Timeout (0:00:01)" in said
+    assert " in stalled\n" in said
+    assert losses(folder) == losses(trained)
 
 
 def test_a_later_phase_starts_from_an_earlier_one(
