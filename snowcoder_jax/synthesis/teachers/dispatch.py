@@ -82,6 +82,7 @@ class Dispatcher:
         self._has_all = False
         self._controlled: set[Endpoint] = set()  # servers with a control question under way
         self._num_live = 0  # jobs that are neither settled nor held back
+        self._end_error: BaseException | None = None  # no server is left
         self._last_answer = 0.0
         self._last_up = 0.0
 
@@ -165,16 +166,25 @@ class Dispatcher:
             server.in_flight -= 1
             self._pending.appendleft(job)
             self._lose(server, str(error))
-            return self._dispatch()
+            self._dispatch()
+            return self._raise_once_all_is_in()
         server.in_flight -= 1
         job.num_sent += 1
+        self._take_in(server, job, outcome, sent, was_alone)
+        self._raise_once_all_is_in()
+
+    def _take_in(
+        self, server: Endpoint, job: Job, outcome: Answer | Fault, sent: float, was_alone: bool
+    ) -> None:
+        """What the server said to the request that was sent then."""
         if isinstance(outcome, Answer):
             if outcome.finish != "error":
-                self._is_well(server, job.request, sent)
+                self._is_well(server, sent)
             elif not outcome.error.startswith("context:") or not self._last_answer:
                 self._hold(server, job, outcome, time.monotonic())
                 return self._dispatch()
-            self._give(job, outcome)
+            self._yield(job, outcome)
+            self._one_less()
         elif outcome.kind == "refusal":
             self._hold(server, job, outcome, time.monotonic())
         else:
@@ -187,16 +197,12 @@ class Dispatcher:
                 self._doubt(server, job.request)
         self._dispatch()
 
-    def _is_well(self, server: Endpoint, request: Request, sent: float) -> None:
+    def _is_well(self, server: Endpoint, sent: float) -> None:
         """It answered the request that was sent then."""
         self._last_answer = self._last_up = time.monotonic()
         server.answered(sent)
         self._give_up_put_by()
         self._settle(server)
-
-    def _give(self, job: Job, answer: Answer) -> None:
-        self._yield(job, answer)
-        self._one_less()
 
     def _yield(self, job: Job, answer: Answer) -> None:
         self.out.put(dataclasses.replace(answer, num_retries=job.num_sent - 1))
@@ -316,6 +322,7 @@ class Dispatcher:
             return self._drop(server, failed)
         self._settle(server)
         self._dispatch()
+        self._raise_once_all_is_in()
 
     async def _watch(self, server: Endpoint) -> None:
         """Look after one server: is it there, does it take the key, is it still well."""
@@ -375,10 +382,16 @@ class Dispatcher:
 
     def _raise_if_none_is_left(self) -> None:
         """Raises InputError, MachineError: as `ServersTeacher` says."""
-        if (error := ends.none_is_left(self._servers)) is not None:
-            raise error
+        self._end_error = ends.none_is_left(self._servers)
+        if self._end_error is not None:
+            return self._raise_once_all_is_in()
         if any(server.state == "up" for server in self._servers):
             return
         seconds = self._settings.timeout_seconds
         if time.monotonic() - self._last_up > seconds:
             raise ends.none_is_reachable(self._servers, seconds)
+
+    def _raise_once_all_is_in(self) -> None:
+        """What ends the asking, when the answers under way are there: they are written and paid."""
+        if self._end_error is not None and not any(one.in_flight for one in self._servers):
+            raise self._end_error
