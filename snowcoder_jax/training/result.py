@@ -1,18 +1,19 @@
-"""What a finished phase did, read back from its metrics and manifest.
+"""What a finished phase did, read back from its manifest and metrics.
 
-So a phase that was killed after its last step still has a result.
+So a phase that was killed after its last step still has a result; where lines of the metrics are
+lost it is poorer by some figures, and no training is.
 """
 
 from __future__ import annotations
 
+import logging
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from snowcoder_jax import recipe, storage, strict
-from snowcoder_jax.errors import InputError
 from snowcoder_jax.packed import Packed
-from snowcoder_jax.training import distributed
+from snowcoder_jax.training import distributed, manifests
 from snowcoder_jax.training.goodput import Account, phase_account
 from snowcoder_jax.training.metrics import read_metrics
 from snowcoder_jax.training.mixture import (
@@ -23,11 +24,12 @@ from snowcoder_jax.training.mixture import (
 )
 
 RESULT = "result.json"
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class PhaseResult:
-    """What a finished phase did.
+    """What a finished phase did. Figures of steps whose lines of the metrics are lost are None.
 
     Attributes:
       tokens: read, steps x batch x sequence length.
@@ -49,10 +51,10 @@ class PhaseResult:
     final_loss: float | None
     checkpoint: str
     sequences: dict[str, int]
-    seconds: float
-    tokens_per_second: float
-    seconds_to_first_step: float
-    data_wait_share: float
+    seconds: float | None
+    tokens_per_second: float | None
+    seconds_to_first_step: float | None
+    data_wait_share: float | None
     skipped_updates: int
     mixture: tuple[ResolvedPart, ...]
     seen: tuple[SeenSource, ...]
@@ -68,11 +70,7 @@ def phase_result(
     folder: str,
     metrics_path: str,
 ) -> PhaseResult:
-    """The result of a phase whose last step is saved; the first process makes it, for all.
-
-    Raises:
-      InputError: metrics.jsonl does not hold all steps of the phase.
-    """
+    """The result of a phase whose last step is saved; the first process makes it, for all."""
 
     def decide() -> object:
         path = storage.join(folder, RESULT)
@@ -101,12 +99,18 @@ def _made(
     metrics_path: str,
 ) -> PhaseResult:
     lines = read_metrics(metrics_path, phase.name)
-    if len(lines) != phase.num_steps:
-        raise InputError(
-            f"{metrics_path}: holds {len(lines)} of phase `{phase.name}`'s {phase.num_steps} "
-            f"steps. Put the file back, or remove {folder} to train the phase anew."
+    is_whole = len(lines) == phase.num_steps
+    if not is_whole:
+        _LOG.warning(
+            "%s: holds %d of phase `%s`'s %d steps; the result lacks the figures of the others",
+            *(metrics_path, len(lines), phase.name, phase.num_steps),
         )
-    later = lines[1:] or lines
+    first = next((line for line in lines if line.step == 1), None)
+    last = next((line for line in lines if line.step == phase.num_steps), None)
+    later = [line for line in lines if line is not first] or lines
+    later_seconds = sum(line.seconds for line in later)
+    waited_seconds = sum(line.data_wait_seconds for line in later)
+    manifest = manifests.read_manifest(folder, phase.num_steps)
     mixture = resolve_mixture(phase, packed)
     sequences = dict.fromkeys((part.selection for part in mixture), 0)
     for part in mixture:
@@ -114,15 +118,15 @@ def _made(
     return PhaseResult(
         phase=phase.name,
         steps=phase.num_steps,
-        tokens=lines[-1].tokens,
-        final_loss=lines[-1].loss,
+        tokens=phase.num_steps * phase.tokens_per_step,
+        final_loss=last.loss if last else None,
         checkpoint=folder,
         sequences=sequences,
-        seconds=sum(line.seconds for line in lines),
-        tokens_per_second=statistics.median(line.tokens_per_second for line in later),
-        seconds_to_first_step=lines[0].seconds,
-        data_wait_share=sum(x.data_wait_seconds for x in later) / sum(x.seconds for x in later),
-        skipped_updates=lines[-1].num_skipped,
+        seconds=sum(line.seconds for line in lines) if is_whole else None,
+        tokens_per_second=_median([line.tokens_per_second for line in later]),
+        seconds_to_first_step=first.seconds if first else None,
+        data_wait_share=waited_seconds / later_seconds if later_seconds else None,
+        skipped_updates=manifest["num_skipped"],
         mixture=mixture,
         seen=seen_by_source(phase, packed, run.seed),
         mfu_causal=_median([line.mfu_causal for line in later]),

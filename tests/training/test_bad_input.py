@@ -222,6 +222,29 @@ def test_what_can_be_made_again_is(
     assert dataclasses.replace(made, account=result.account) == result
 
 
+@pytest.mark.parametrize("lost", ["all", "some"])
+def test_a_lost_log_costs_no_training(
+    data: dict[str, Packed], folder: Path, caplog: pytest.LogCaptureFixture, lost: str
+) -> None:
+    metrics, general = folder / "metrics.jsonl", folder / "checkpoints/general"
+    want = train(str(shutil.copytree(folder, folder.with_name("whole"))), data)
+    if lost == "some":
+        metrics.unlink()
+    result = train(str(folder), data)
+    if lost == "all":
+        metrics.unlink()
+        (general / "result.json").unlink()
+        result = train(str(folder), data)
+    num_left = 0 if lost == "all" else 2
+    assert f"{metrics}: holds {num_left} of phase `general`'s 12 steps" in caplog.text
+    for name in ("steps", "tokens", "sequences", "seen", "mixture", "skipped_updates"):
+        assert getattr(result, name) == getattr(want, name)
+    assert (result.seconds, result.seconds_to_first_step) == (None, None)
+    assert result.final_loss == (None if lost == "all" else want.final_loss)
+    assert (result.tokens_per_second is None) == (lost == "all")
+    assert train(str(folder), data) == result
+
+
 def test_a_packed_folder_that_cannot_be_read(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -96,7 +96,10 @@ def test_the_loss_falls_and_the_result_tells(trained: Path, data: dict[str, Pack
     assert result.sequences == {"all": 96}
     assert result.mixture[0].epochs == pytest.approx(2.4)
     assert result.checkpoint == str(trained / "checkpoints" / "general")
+    assert result.data_wait_share is not None
     assert 0 <= result.data_wait_share < 1
+    assert result.seconds is not None
+    assert result.seconds_to_first_step is not None
     assert result.seconds > result.seconds_to_first_step > 0
 
 
