@@ -33,7 +33,7 @@ from snowcoder_jax.synthesis.teachers.identity import teacher_name
 # Told (answered, requests in all, a note), not more often than every so many seconds.
 OnProgress = Callable[[int, int, str], None]
 PROGRESS_SECONDS = 0.5
-# The requests that the estimate before the first answer is made from.
+# The seeds that the estimate before the first answer is made from.
 NUM_SAMPLE = 64
 NUM_DEAD_SAMPLES = 10
 # Stored rows are read this many at a time.
@@ -258,7 +258,11 @@ class _Requests:
 
     def before(self) -> Spent:
         """What is expected before any answer was seen, for all requests of the share."""
-        sample = list(itertools.islice(self._make(), NUM_SAMPLE))
+        num_sample = NUM_SAMPLE if self._limit is None else min(NUM_SAMPLE, self._limit)
+        seeds = seed_parts.sample_seeds(self._ask.seeds, num_sample)
+        sample = list(prompts.requests(self._ask, seeds))
+        if not sample:  # of the first, none gives a prompt
+            sample = list(itertools.islice(self._make(), NUM_SAMPLE))
         return meter.estimate_before(
             self._ask.synthesis, sample, self.num_seeds // self._num_workers
         )

@@ -6,16 +6,18 @@ import dataclasses
 import uuid
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from asking import ListTeacher, make_ask, requests_of, write_seeds
 
 from snowcoder_jax.errors import InputError
 from snowcoder_jax.recipe_synthesis import VllmTeacher
-from snowcoder_jax.synthesis import runner, seed_parts
+from snowcoder_jax.synthesis import meter, runner, seed_parts
 from snowcoder_jax.synthesis.answers import AnswerIndex, AnswerStore
 from snowcoder_jax.synthesis.ask import load_ask
 from snowcoder_jax.synthesis.requests import Answer
+from snowcoder_jax.synthesis.seeds import SEED_SCHEMA, seed_hash
 
 NUM_SEEDS = 150
 
@@ -182,6 +184,36 @@ def test_a_dry_run_shows_prompts_and_the_estimate_and_asks_nothing(tmp_path: Pat
     teacher = VllmTeacher("m", dollars_per_hour=2.0)
     runner.print_prompts(ask_of(tmp_path, teacher=teacher), 0, lines.append)
     assert "dollars are told after the first answers" in lines[-1]
+
+
+def test_the_estimate_is_made_from_seeds_of_all_repositories(tmp_path: Path) -> None:
+    """Rows lie by repository, so the first ones may all be of one that is unlike the others."""
+    (tmp_path / "seeds").mkdir()
+    for part in range(20):
+        rows = [
+            {
+                "id": f"id-{part}-{i}",
+                "repo": "a/tiny" if i < 20 else "z/big",
+                "path": f"m{i}.py",
+                "language": "Python",
+                "license": "MIT",
+                "score": 0.0,
+                "draw": seed_hash(0, f"id-{part}-{i}"),
+                "text": "x = 1\n" if i < 20 else "value = compute(1, 2, 3)\n" * 400,
+            }
+            for i in range(100 if part else 20)
+        ]
+        table = pa.Table.from_pylist(rows, schema=SEED_SCHEMA)
+        pq.write_table(table, tmp_path / "seeds" / f"part-{part:05d}.parquet", row_group_size=10)
+    ask = make_ask(tmp_path, max_new_tokens=4_096)
+    asked = runner._Requests(ask, None, 0, 1)
+    of_all = meter.estimate_before(ask.synthesis, requests_of(ask), asked.num_seeds)
+    assert asked.before().num_prompt_tokens == pytest.approx(of_all.num_prompt_tokens, rel=0.2)
+    assert asked.before().num_tokens == pytest.approx(of_all.num_tokens, rel=0.2)
+    few = seed_parts.sample_seeds(ask.seeds, 5)
+    assert len(few) == 5
+    assert seed_parts.sample_seeds(ask.seeds, 0) == []
+    assert len(seed_parts.sample_seeds(ask.seeds, 10**6)) == asked.num_seeds
 
 
 def test_an_ask_is_found_again_where_its_folders_were_moved(tmp_path: Path) -> None:
