@@ -16,7 +16,7 @@ import numpy as np
 
 from snowcoder_jax import recipe, storage
 from snowcoder_jax.code_version import code_version
-from snowcoder_jax.errors import InputError, MachineError
+from snowcoder_jax.errors import InputError
 from snowcoder_jax.packed import Packed
 from snowcoder_jax.training import checkpoints, distributed
 from snowcoder_jax.training.batches import Batches, prefetched
@@ -65,8 +65,9 @@ def train_phase(
       on_progress: called as (steps done, steps in all, text) after each step.
 
     Raises:
-      InputError: the data, mesh or checkpoints do not fit the recipe.
-      MachineError: too many updates in a row were not finite; the disk is full.
+      InputError: the data, mesh or checkpoints do not fit the recipe; too many updates in a row
+        were not finite.
+      MachineError: the disk is full.
       Preempted: SIGTERM came; the state is saved.
     """
     # Around everything: a restore, a wait for the others and the last save can hang, too.
@@ -226,9 +227,11 @@ def _steps_before(run: recipe.Recipe, phase: recipe.Phase) -> int:
 
 def _check_skipped(run: recipe.Recipe, phase: recipe.Phase, k: int, num_in_a_row: int) -> None:
     if num_in_a_row >= run.optimizer.max_skipped_in_a_row:
-        raise MachineError(
+        # Steps are deterministic: a supervisor that started it again would do so for ever.
+        raise InputError(
             f"phase {phase.name}, step {k + 1}: loss or gradient was not finite {num_in_a_row} "
-            "times in a row; those updates were skipped. Lower "
+            "times in a row; those updates were skipped, and would be again. Lower "
             f"phases.{phase.name}.schedule.peak, lengthen its warm-up, or look for broken data; "
-            "checkpoints from before are kept."
+            "checkpoints from before are kept. Start the same command again only where you doubt "
+            "the machine."
         )
