@@ -227,9 +227,17 @@ def _run_steps(
 
 def _check(args: argparse.Namespace) -> int:
     from snowcoder_jax import preflight
+    from snowcoder_jax.steps import asking, build
 
     recipe = recipe_of(args)
-    preflight.require(recipe, asks=True)
+    try:
+        preflight.require(recipe)
+    except InputError:
+        preflight.require(recipe, asks=True)  # with the faults of the teacher
+        raise
+    if any(preflight.teacher_faults(recipe)):  # none where all is answered
+        graph = build(recipe)
+        asking.require_teacher(graph, graph.steps)
     print(f"{args.recipe}: no fault found")
     return EXIT_DONE
 

@@ -267,3 +267,25 @@ def test_a_check_looks_at_all_that_asking_takes(
     assert cli.main([*arguments, teacher]) == EXIT_INPUT
     assert "tokenizer_config.json: is no JSON" in capsys.readouterr().err
     assert cli.main(arguments) == 0
+
+
+def test_a_check_wants_no_teacher_where_all_is_answered(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NO_SUCH_KEY", raising=False)
+    key = "synthesis.teacher.api_key_variable=NO_SUCH_KEY"
+    monkeypatch.setattr(steps, "build", lambda recipe: graph(tmp_path, "http://nobody:1", key))
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "a.py").write_text("x = 1\n")
+    source = f"sources=[{{name: code, kind: folder, path: '{tmp_path}/code', license: MIT}}]"
+    teacher = "synthesis.teacher={kind: server, model: fake, urls: [http://nobody:1]}"
+    arguments = ["check", "configs/local.yaml", source, f"output={tmp_path}/out", teacher, key]
+    assert cli.main(arguments) == EXIT_INPUT
+    assert "the environment has no NO_SUCH_KEY" in capsys.readouterr().err
+    b = graph(tmp_path, "http://nobody:1", key)
+    run.execute(b.steps[:-1], quiet)
+    store_all(b)
+    assert cli.main(arguments) == 0
+    assert cli.main([*arguments, "corpus.opt_out=/nowhere"]) == EXIT_INPUT
+    told = capsys.readouterr().err
+    assert "corpus.opt_out" in told and "NO_SUCH_KEY" in told
