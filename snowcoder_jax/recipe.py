@@ -266,7 +266,7 @@ class Mesh:
 
 @dataclass(frozen=True)
 class Hardware:
-    """How the step is laid out and computed; nothing here changes what is learnt.
+    """How the step is laid out and computed; only `compute_dtype` changes what is learnt.
 
     `beam_options` are Apache Beam's own (`--runner=DataflowRunner`, ...) for every corpus stage;
     without any, a stage runs in this process, or in `beam_workers` of them. Where training makes

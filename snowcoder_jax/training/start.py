@@ -71,7 +71,8 @@ def phase_key(
     """Fingerprint of all that decides what a phase learns, the phase it starts from included.
 
     How often it saves, when it gives up and how it is laid out on devices are left out: they may
-    change between a kill and the start after it.
+    change between a kill and the start after it. The dtype of its products may not; the default
+    one is left out, so that it changes no key from before it was told.
     """
     start = base_model.fingerprint(run.base_model) if run.base_model else None
     if start_params_from is not None:
@@ -80,7 +81,9 @@ def phase_key(
     learnt = dataclasses.replace(phase, checkpoint_every_steps=1)
     optimizer = dataclasses.replace(run.optimizer, max_skipped_in_a_row=1)
     data = data_fingerprint(phase, packed)
-    return recipe.fingerprint(run.seed, run.model, optimizer, learnt, data, start)
+    dtype = run.hardware.compute_dtype
+    others = [] if dtype == recipe.Hardware().compute_dtype else [dtype]
+    return recipe.fingerprint(run.seed, run.model, optimizer, learnt, data, start, *others)
 
 
 def data_fingerprint(phase: recipe.Phase, packed: dict[str, Packed]) -> str:
@@ -105,8 +108,8 @@ def _restored_step(folder: str, key: str, phase: recipe.Phase) -> int | None:
     if step is not None and manifests.read_manifest(folder, step)["key"] != key:
         raise InputError(
             f"{folder}: holds step {step} of a phase `{phase.name}` with another model, data, "
-            "schedule or start. Remove that folder to train it anew, or give the recipe "
-            "another `name`."
+            "schedule, start or `hardware.compute_dtype`. Remove that folder to train it anew, or "
+            "give the recipe another `name`."
         )
     return step
 

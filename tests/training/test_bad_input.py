@@ -98,7 +98,7 @@ def test_a_checkpoint_of_another_model(
     other = make_recipe(model=dataclasses.replace(MODEL, hidden_dim=24))
     code, said = outcome(capsys, lambda: train(str(folder), data, run=other))
     assert code == EXIT_INPUT
-    assert "with another model, data, schedule or start" in said
+    assert "with another model, data, schedule, start" in said
     later = make_phase(name="continued", starts_from="general")
     other = dataclasses.replace(other, phases=(make_phase(), later))
     start = str(folder / "checkpoints/general")

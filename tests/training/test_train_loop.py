@@ -234,13 +234,18 @@ def test_a_change_of_recipe_or_start_is_refused(
     trained: Path, data: dict[str, Packed], tmp_path: Path
 ) -> None:
     phase = make_phase(schedule=recipe.Schedule("linear", peak=2e-2, warmup_steps=2))
-    with pytest.raises(InputError, match="another model, data, schedule or start"):
+    with pytest.raises(InputError, match="another model, data, schedule, start"):
         train(str(trained), data, phase)
     other = {"all": write_records(str(tmp_path), 40, seed=9)}
     with pytest.raises(InputError, match="Remove that folder"):
         train(str(trained), other)
-    # How often it saves changes nothing that is learnt.
+    narrow = dataclasses.replace(tiny_training.HARDWARE, compute_dtype="bfloat16")
+    with pytest.raises(InputError, match=r"hardware\.compute_dtype"):
+        train(str(trained), data, run=make_recipe(hardware=narrow))
+    # How often it saves changes nothing that is learnt, nor how it is laid out.
     train(str(trained), data, make_phase(checkpoint_every_steps=3))
+    other = dataclasses.replace(tiny_training.HARDWARE, microbatches=2, remat="full")
+    train(str(trained), data, run=make_recipe(hardware=other))
 
 
 def test_a_start_that_was_never_trained_is_refused(data: dict[str, Packed], tmp_path: Path) -> None:
