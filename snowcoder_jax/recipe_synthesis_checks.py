@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from snowcoder_jax.recipe_synthesis import ServerTeacher, Synthesis, VllmTeacher
+from snowcoder_jax.recipe_synthesis import Mode, ServerTeacher, Synthesis, VllmTeacher
 from snowcoder_jax.strict import Fault
 
 _AT = "synthesis.teacher"
+# Bytes a token of dense code, and the tokens of the templates that the project ships: of a prompt
+# that has to fit.
+_BYTES_PER_TOKEN = 3
+_TEMPLATE_TOKENS = 800
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -42,25 +47,45 @@ def check_teacher(synthesis: Synthesis) -> Iterator[Fault]:
     """Faults of a teacher that is no checkpoint of the run."""
     teacher = synthesis.teacher
     if isinstance(teacher, VllmTeacher):
-        yield from _vllm(teacher, synthesis.max_new_tokens)
+        yield from _vllm(teacher, synthesis)
     elif isinstance(teacher, ServerTeacher):
         yield from _servers(teacher)
 
 
-def _vllm(teacher: VllmTeacher, max_new_tokens: int) -> Iterator[Fault]:
+def _vllm(teacher: VllmTeacher, synthesis: Synthesis) -> Iterator[Fault]:
     yield from _positive("tensor_parallel", teacher.tensor_parallel)
     yield from _positive("max_in_flight", teacher.max_in_flight)
     if not 0 < teacher.gpu_memory_share <= 1:
         problem = f"{teacher.gpu_memory_share} is not between 0 and 1"
         yield Fault(f"{_AT}.gpu_memory_share", problem, "Give a share such as 0.9.")
-    if teacher.max_model_len is not None and teacher.max_model_len <= max_new_tokens:
+    if teacher.max_model_len is not None:
+        yield from _context(teacher.max_model_len, teacher.mode, synthesis)
+    yield from _price("dollars_per_hour", teacher.dollars_per_hour)
+
+
+def _context(max_model_len: int, mode: Mode, synthesis: Synthesis) -> Iterator[Fault]:
+    """Prompts that do not fit beside the answer would be dead letters."""
+    at, max_new_tokens = f"{_AT}.max_model_len", synthesis.max_new_tokens
+    if max_model_len <= max_new_tokens:
         yield Fault(
-            f"{_AT}.max_model_len",
-            f"{teacher.max_model_len} leaves no room for a prompt beside synthesis.max_new_tokens "
+            at,
+            f"{max_model_len} leaves no room for a prompt beside synthesis.max_new_tokens "
             f"{max_new_tokens}",
             "Raise it, or leave it out for the model's own.",
         )
-    yield from _price("dollars_per_hour", teacher.dollars_per_hour)
+    elif mode == "instruct":
+        beside = _TEMPLATE_TOKENS + max_new_tokens
+        wanted = math.ceil(synthesis.max_seed_bytes / _BYTES_PER_TOKEN) + beside
+        room = (max_model_len - beside) * _BYTES_PER_TOKEN
+        if wanted > max_model_len:
+            lower = f", lower synthesis.max_seed_bytes to {room}," if room > 0 else ""
+            yield Fault(
+                at,
+                f"{max_model_len} is too little for a dense seed of synthesis.max_seed_bytes "
+                f"{synthesis.max_seed_bytes}, its prompt and synthesis.max_new_tokens "
+                f"{max_new_tokens}: many prompts would be dead letters",
+                f"Raise it to {wanted}{lower} or lower max_new_tokens.",
+            )
 
 
 def _servers(teacher: ServerTeacher) -> Iterator[Fault]:

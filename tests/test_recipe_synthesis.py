@@ -32,6 +32,8 @@ FAULTS = [
     (f"{VLLM}, max_in_flight: 0}}", "synthesis.teacher.max_in_flight", "positive"),
     (f"{VLLM}, gpu_memory_share: 1.1}}", "synthesis.teacher.gpu_memory_share", "0.9"),
     (f"{VLLM}, max_model_len: 160}}", "synthesis.teacher.max_model_len", "no room"),
+    (f"{VLLM}, max_model_len: 161}}", "synthesis.teacher.max_model_len", "Raise it to 5056 or"),
+    (f"{VLLM}, max_model_len: 5055}}", "synthesis.teacher.max_model_len", "bytes to 12285, or"),
     (f"{VLLM}, dollars_per_hour: -1}}", "synthesis.teacher.dollars_per_hour", "no price"),
     (f"{VLLM}, modell: x}}", "synthesis.teacher.modell", "`model`"),
     (f"{SERVER}, max_in_flight: 0}}", "synthesis.teacher.max_in_flight", "positive"),
@@ -84,7 +86,8 @@ def test_each_fault_names_its_field_and_mend(override: str, field: str, mend: st
         "synthesis.temperature=0",
         "synthesis.teacher={kind: server, model: m, urls: ['http://[::1]:65535', 'https://h/x']}",
         "synthesis.min_new_tokens=160",
-        f"{VLLM}, max_model_len: 161, gpu_memory_share: 1.0, dollars_per_hour: 0}}",
+        f"{VLLM}, max_model_len: 161, mode: completion, gpu_memory_share: 1.0}}",
+        f"{VLLM}, max_model_len: 5056, dollars_per_hour: 0}}",
         f"{SERVER}, mode: completion, api_key_variable: TEACHER_API_KEY}}",
     ],
 )
