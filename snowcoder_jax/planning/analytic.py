@@ -26,6 +26,8 @@ ATTENTION_EFFICIENCY = {"tpu": 0.6, "gpu": 0.5}
 _NOT_HIDDEN = 0.3
 # One way between a chip and its host's memory, PCIe 4 shared by the chips of a host.
 _HOST_BYTES_PER_SECOND = 16e9
+# Under these the backward pass multiplies with no weight again.
+NOTHING_AGAIN = ("none", "minimal")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,6 +200,15 @@ def _bytes_per_second(axis: str, mesh_sizes: dict[str, int], topology: Topology)
         return chip.link_bytes_per_second
     num_together = max(1, chip.chips_per_host // stride)
     return min(chip.link_bytes_per_second, num_together * chip.network_bytes_per_second)
+
+
+def matmul_flop(model: recipe.Model, vocab_size: int, num_tokens: int, remat: str) -> int:
+    """Of the products with weights in one step: 6 for each weight and token, and 2 again for those
+    of a block where the backward pass makes the block again."""
+    block = _per_layer_parameters(model) - 2 * model.hidden_dim  # norms do not multiply
+    again = 0 if remat in NOTHING_AGAIN else 2 * model.num_layers * block
+    once = 6 * (model.num_layers * block + vocab_size * model.hidden_dim)
+    return (once + again) * num_tokens
 
 
 def _per_layer_parameters(model: recipe.Model) -> int:

@@ -51,6 +51,7 @@ def as_json(plan: Plan, price_per_chip_hour: float | None) -> dict[str, Any]:
         facts["argument_bytes"] = best.step.argument_bytes
         facts["temporary_bytes"] = best.step.temporary_bytes
         facts["matmul_flop"] = best.cost.matmul_flop
+        facts["matmul_check"] = matmul_check(plan, best)
         facts["attention_kernel_flop"] = best.kernel_flop
         facts["collectives"] = {
             kind: dataclasses.asdict(collective)
@@ -63,6 +64,17 @@ def as_json(plan: Plan, price_per_chip_hour: float | None) -> dict[str, Any]:
         if price_per_chip_hour is not None:
             facts["cost"] = facts["chip_hours"] * price_per_chip_hour
     return facts
+
+
+def matmul_check(plan: Plan, tried: Tried) -> float:
+    """Matrix products of the compiled step over the model's own: 1.0 where not one is lost,
+    doubled or shared out unevenly. Where blocks are made again it is less, for the compiler leaves
+    out of that what the backward pass does not need."""
+    assert tried.cost is not None
+    model, vocab_size = plan.run.model, plan.run.tokenizer.vocab_size
+    remat = tried.candidate.layout.remat
+    want = analytic.matmul_flop(model, vocab_size, plan.phase.tokens_per_step, remat)
+    return tried.cost.matmul_flop * plan.topology.num_chips / want
 
 
 def _layout(layout: analytic.Layout) -> dict[str, Any]:
@@ -152,6 +164,14 @@ def _compiled_lines(plan: Plan) -> list[str]:
         f"waiting for collectives: {best.cautious_seconds * 1e3:,.0f} ms",
         f"  compiled in {best.step.seconds:.0f} s; collectives of one chip and step:",
     ]
+    ratio = matmul_check(plan, best)
+    if ratio != 1 and best.candidate.layout.remat in analytic.NOTHING_AGAIN:
+        lines.insert(
+            0,
+            f"  WARNING: a chip's matrix products are {ratio:.6g} times the model's, and should be "
+            "exactly as many: the step computes something twice or not at all, or the plan counts "
+            "it wrongly. Do not rely on its times.",
+        )
     for kind, collective in sorted(best.cost.collectives.items()):
         lines.append(
             f"    {kind}: {collective.num:,} of {collective.num_bytes / _GB:.2f} GB in all, "

@@ -14,7 +14,7 @@ from snowcoder_jax.planning import analytic, hlo, plan, report, search, topology
 from snowcoder_jax.planning.chips import CHIPS, parse_topology
 from snowcoder_jax.planning.search import Candidate, Tried
 from snowcoder_jax.planning.topology import CompiledStep
-from snowcoder_jax.recipe import Mesh, Recipe, load_recipe
+from snowcoder_jax.recipe import Mesh, Recipe, Remat, load_recipe
 
 CONFIGS = Path(__file__).parent.parent.parent / "configs"
 
@@ -206,6 +206,34 @@ def test_a_mesh_that_does_not_divide_the_model_is_refused(
 ) -> None:
     with pytest.raises(InputError, match=message):
         plan.make_plan(recipe("1b3", f"hardware.mesh.{axis}=3"), None, topology_name, print)
+
+
+@pytest.mark.parametrize("remat", ["none", "minimal", "attention", "full"])
+def test_matrix_products_that_are_not_the_models_are_warned_of(remat: Remat) -> None:
+    """Of the compiled step one product of one layer is missing, or none is."""
+    made = plan.make_plan(recipe(), None, "H100:8", print)
+    model, phase = made.run.model, made.phase
+    # 24 layers of 4 projections of 2,048 to 2,048 and 3 of 2,048 to 5,632, and the output.
+    block = 4 * 2048 * 2048 + 3 * 2048 * model.mlp_dim
+    multiplied = model.num_layers * block + made.run.tokenizer.vocab_size * 2048
+    is_again = remat in ("attention", "full")
+    products = 6 * multiplied + (2 * model.num_layers * block if is_again else 0)
+    per_chip = products * phase.tokens_per_step // 8
+    layout = dataclasses.replace(made.best.layout, remat=remat)
+    candidate = dataclasses.replace(made.best, layout=layout)
+
+    def told(matmul_flop: int) -> tuple[float, str]:
+        cost = hlo.Cost(matmul_flop=matmul_flop)
+        tried = Tried(candidate, step(fits=True), cost, 0.0, 1.0, 1.0)
+        with_it = dataclasses.replace(made, best=candidate, tried=(tried,))
+        return report.as_json(with_it, None)["matmul_check"], report.as_text(with_it, None)
+
+    ratio, text = told(per_chip)
+    assert ratio == 1.0
+    assert "WARNING" not in text
+    ratio, text = told(per_chip - 2 * 2048 * 2048 * phase.tokens_per_step // 8)
+    assert ratio == pytest.approx(1 - 2 * 2048 * 2048 / products, rel=1e-9)
+    assert ("WARNING: a chip's matrix products are 0.99" in text) == (not is_again)
 
 
 def test_control_arms_cost_too() -> None:

@@ -8,7 +8,7 @@ import json
 import pytest
 import small_step
 
-from snowcoder_jax.planning import hlo
+from snowcoder_jax.planning import analytic, hlo
 
 pytestmark = [
     pytest.mark.slow,
@@ -26,6 +26,9 @@ def test_matrix_products_of_the_compiled_step_are_exactly_the_models() -> None:
     tokens_per_chip = small_step.BATCH_SIZE * small_step.SEQUENCE_LENGTH / 4
     cost = hlo.module_cost(small_step.compiled().hlo)
     assert cost.matmul_flop == 6 * multiplied * tokens_per_chip
+    num_tokens = small_step.BATCH_SIZE * small_step.SEQUENCE_LENGTH
+    told = analytic.matmul_flop(model, small_step.VOCAB_SIZE, num_tokens, "minimal")
+    assert cost.matmul_flop * 4 == told
 
 
 def test_each_layer_runs_its_attention_kernels_once_each_way() -> None:
