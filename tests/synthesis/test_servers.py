@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import os
 import signal
@@ -15,9 +16,11 @@ from fake_server import FakeServer, answer_text
 from server_teacher import PACE, SAMPLING, ask, assert_all_answered, good, teacher, text_of
 
 from snowcoder_jax.errors import InputError, MachineError
+from snowcoder_jax.recipe_synthesis import ServerTeacher
 from snowcoder_jax.synthesis.requests import Answer, Request
 from snowcoder_jax.synthesis.teachers import endpoint
 from snowcoder_jax.synthesis.teachers.jobs import MAX_TIMEOUTS, MAX_TRIES
+from snowcoder_jax.synthesis.teachers.wire import Fault
 
 
 @pytest.fixture
@@ -213,6 +216,24 @@ def test_what_a_hanging_server_had_goes_to_the_other(tmp_path: Path, other: Fake
                 os.kill(server.pid, signal.SIGSTOP)
         assert_all_answered(requests, answers)
         assert time.monotonic() - start < 30  # long before the requests' own time is over
+
+
+def test_what_is_sent_while_a_server_is_hung_up_on_is_answered(server: FakeServer) -> None:
+    async def ask_meanwhile() -> list[object]:
+        settings = ServerTeacher("fake", (server.url,), timeout_seconds=20.0)
+        one = endpoint.Endpoint(server.url, settings, "", PACE)
+        hanging = asyncio.create_task(one.ask(ask("fake=silent")))
+        one.in_flight = 1
+        await asyncio.sleep(0.3)
+        closing = asyncio.create_task(one.hang_up())
+        await asyncio.sleep(0)
+        asked = await asyncio.gather(closing, one.ask(ask("late")), hanging, return_exceptions=True)
+        await one.close()
+        return asked[1:]
+
+    late, hanging = asyncio.run(ask_meanwhile())
+    assert isinstance(late, Answer) and late.finish == "stop"
+    assert isinstance(hanging, Fault) and hanging.kind == "connection"
 
 
 def test_servers_that_start_late_are_waited_for(tmp_path: Path) -> None:

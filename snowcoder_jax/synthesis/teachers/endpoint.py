@@ -187,8 +187,9 @@ class Endpoint:
     async def hang_up(self) -> None:
         """End all that is under way."""
         if self.in_flight:
-            await self._session.close()
-            self._session = self._open()
+            # First the new one: closing takes a while, and nothing may be sent by a closed session.
+            old, self._session = self._session, self._open()
+            await old.close()
 
     async def close(self) -> None:
         await self._session.close()
