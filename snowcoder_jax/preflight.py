@@ -17,6 +17,7 @@ from snowcoder_jax.errors import InputError
 from snowcoder_jax.recipe import PLACEHOLDER, Recipe
 from snowcoder_jax.recipe_corpus import FolderSource
 from snowcoder_jax.recipe_synthesis import ServerTeacher, VllmTeacher
+from snowcoder_jax.recipe_synthesis_checks import is_key
 from snowcoder_jax.sources import paths
 from snowcoder_jax.sources.check import check_opt_out, check_source
 from snowcoder_jax.strict import Fault, nearest
@@ -181,10 +182,14 @@ def teacher_faults(recipe: Recipe) -> Iterator[Fault]:
         elif teacher.mode == "instruct":
             yield from _chat_template(folder)
     variable = teacher.api_key_variable if isinstance(teacher, ServerTeacher) else None
-    if variable is not None and not os.environ.get(variable, "").strip():
+    if variable is not None:
+        key, at = os.environ.get(variable, "").strip(), "synthesis.teacher.api_key_variable"
         mend = "Set it to the servers' key, or leave the field out."
-        problem = f"the environment has no {variable}"
-        yield Fault("synthesis.teacher.api_key_variable", problem, mend)
+        if not key:
+            yield Fault(at, f"the environment has no {variable}", mend)
+        elif not is_key(key):
+            problem = f"{variable} holds line breaks, spaces or characters beyond ASCII"
+            yield Fault(at, problem, mend)
 
 
 def _chat_template(folder: str) -> Iterator[Fault]:

@@ -15,6 +15,7 @@ _AT = "synthesis.teacher"
 # that has to fit.
 _BYTES_PER_TOKEN = 3
 _TEMPLATE_TOKENS = 800
+_KEY = re.compile(r"[!-~]+")  # what a header may hold
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -97,7 +98,7 @@ def _servers(teacher: ServerTeacher) -> Iterator[Fault]:
             # It would be written into the recipe of the run, so it is not repeated here either.
             mend = "Put the key into the environment, and name its variable in api_key_variable."
             yield Fault(at, "holds a password, a query or a fragment", mend)
-        elif not _is_address(url):
+        elif not is_address(url):
             mend = "Write it like http://gpu-1:8000, without /v1."
             yield Fault(at, f"`{url}` is no address of a server", mend)
         elif url in teacher.urls[:number]:
@@ -118,12 +119,22 @@ def _may_hold_a_key(url: str) -> bool:
     return any(mark in url for mark in "@?#")
 
 
-def _is_address(url: str) -> bool:
+def is_address(url: str) -> bool:
+    """Whether a server may be there: http or https, a host that has a name, a port that is one."""
     try:
         parts = urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # brackets that nothing closes, a port that is none
+        host, port = parts.hostname, parts.port
+        if parts.scheme not in ("http", "https") or not host or port == 0:
+            return False
+        host.encode("idna")  # as sockets do: of an empty or too long label nobody can be asked
+    except ValueError:  # brackets that nothing closes, a port that is none; UnicodeError, too
         return False
+    return not any(char.isspace() for char in host)
+
+
+def is_key(key: str) -> bool:
+    """Whether it can be sent as a key: no line breaks, spaces, characters beyond ASCII."""
+    return _KEY.fullmatch(key) is not None
 
 
 def _positive(name: str, value: float) -> Iterator[Fault]:

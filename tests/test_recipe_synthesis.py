@@ -13,6 +13,7 @@ from snowcoder_jax.recipe import Recipe, load_recipe
 LOCAL = "configs/local.yaml"
 VLLM = "synthesis.teacher={kind: vllm, model: owner/name"
 SERVER = "synthesis.teacher={kind: server, model: m, urls: [http://a:1]"
+HOSTS = ("http://a..b", f"http://{'a' * 64}:1", "http://.:8000", "http://a b:1")
 
 FAULTS = [
     ("synthesis.num_seeds=0", "synthesis.num_seeds", "Raise it"),
@@ -65,7 +66,7 @@ FAULTS = [
             "synthesis.teacher.urls[1]",
             "like http://gpu-1:8000",
         )
-        for url in ("http://[::1", "http://a:99999", "http://a:0", "http://a:x", "http://")
+        for url in ("http://[::1", "http://a:99999", "http://a:0", "http://a:x", "http://", *HOSTS)
     ),
 ]
 
@@ -85,6 +86,7 @@ def test_each_fault_names_its_field_and_mend(override: str, field: str, mend: st
         "synthesis.top_p=1.0",
         "synthesis.temperature=0",
         "synthesis.teacher={kind: server, model: m, urls: ['http://[::1]:65535', 'https://h/x']}",
+        f"synthesis.teacher={{kind: server, model: m, urls: ['http://{'a' * 63}.b.:1']}}",
         "synthesis.min_new_tokens=160",
         f"{VLLM}, max_model_len: 161, mode: completion, gpu_memory_share: 1.0}}",
         f"{VLLM}, max_model_len: 5056, dollars_per_hour: 0}}",

@@ -282,6 +282,9 @@ def test_a_check_wants_no_teacher_where_all_is_answered(
     arguments = ["check", "configs/local.yaml", source, f"output={tmp_path}/out", teacher, key]
     assert cli.main(arguments) == EXIT_INPUT
     assert "the environment has no NO_SUCH_KEY" in capsys.readouterr().err
+    monkeypatch.setenv("NO_SUCH_KEY", "sk-a\nsk-b")
+    assert cli.main(arguments) == EXIT_INPUT
+    assert "NO_SUCH_KEY holds line breaks" in capsys.readouterr().err
     b = graph(tmp_path, "http://nobody:1", key)
     run.execute(b.steps[:-1], quiet)
     store_all(b)

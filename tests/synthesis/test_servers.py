@@ -293,6 +293,16 @@ def test_a_key_that_is_not_set_is_told_by_its_variable(monkeypatch: pytest.Monke
         teacher("http://127.0.0.1:1", api_key_variable="FAKE_KEY")
 
 
+@pytest.mark.parametrize("key", ["sk-a\nsk-b", "sk a", "ключ", "sk-\x00"])
+def test_a_key_that_no_header_can_hold_is_told_and_not_shown(
+    monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.setattr(os, "environ", {"FAKE_KEY": key})
+    with pytest.raises(InputError, match=r"api_key_variable.*FAKE_KEY.*no key") as told:
+        teacher("http://127.0.0.1:1", api_key_variable="FAKE_KEY")
+    assert key not in str(told.value)
+
+
 def test_a_model_that_the_servers_do_not_have_is_told(
     server: FakeServer, other: FakeServer
 ) -> None:
@@ -313,7 +323,7 @@ def test_one_server_that_refuses_leaves_the_work_to_the_others(
 
 def test_all_addresses_that_are_none_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FAKE_KEY", raising=False)
-    wrong = ("localhost:8000", "ftp://host", "http://host:port", "http://")
+    wrong = ("localhost:8000", "ftp://host", "http://host:port", "http://", "http://a..b:80")
     with pytest.raises(InputError) as told:
         teacher(*wrong, "https://api.host/v1", api_key_variable="FAKE_KEY")
     lines = str(told.value).splitlines()

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import itertools
 import os
-import urllib.parse
 from collections.abc import Callable, Iterable, Iterator
 
 from snowcoder_jax.errors import InputError
 from snowcoder_jax.recipe_synthesis import ServerTeacher
+from snowcoder_jax.recipe_synthesis_checks import is_address, is_key
 from snowcoder_jax.synthesis.requests import Answer, Request
 from snowcoder_jax.synthesis.teachers.dispatch import Dispatcher
 from snowcoder_jax.synthesis.teachers.endpoint import Pace
@@ -34,7 +34,7 @@ class ServersTeacher:
         ends the asking: whoever runs the servers knows which will not come back.
 
     Raises:
-      InputError: a URL is none, the environment variable of the key is not set.
+      InputError: a URL is none, the environment variable of the key is not set or holds none.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class ServersTeacher:
         faults = [
             f"synthesis.teacher.urls: {url!r} is no address. Give it as http://HOST:PORT."
             for url in settings.urls
-            if not _is_address(url)
+            if not is_address(url)
         ]
         self._api_key = ""
         if variable := settings.api_key_variable:
@@ -63,6 +63,11 @@ class ServersTeacher:
                 faults.append(
                     f"synthesis.teacher.api_key_variable: the environment has no {variable}. "
                     "Set it to the servers' key."
+                )
+            elif not is_key(self._api_key):
+                faults.append(
+                    f"synthesis.teacher.api_key_variable: what {variable} holds is no key: it has "
+                    "line breaks, spaces or characters beyond ASCII. Set it to the key alone."
                 )
         if faults:
             raise InputError("\n".join(faults))
@@ -95,11 +100,3 @@ class ServersTeacher:
                 new = list(itertools.islice(source, wanted))
         finally:
             dispatcher.stop()
-
-
-def _is_address(url: str) -> bool:
-    try:
-        parts = urllib.parse.urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no number
-        return False
