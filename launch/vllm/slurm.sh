@@ -3,6 +3,9 @@
 # Usage: sbatch --array=0-7 launch/vllm/slurm.sh ASK_FOLDER
 # Of a model that needs several GPUs (teacher.tensor_parallel) give as many to each task:
 #   sbatch --array=0-3 --gpus-per-node=4 launch/vllm/slurm.sh ASK_FOLDER
+# N is the number of tasks, unless NUM_WORKERS says otherwise. Some of the tasks alone, again: name
+# the N of before, or a task of one is worker 0 of 1 and asks for everything:
+#   NUM_WORKERS=8 sbatch --array=3,5 launch/vllm/slurm.sh ASK_FOLDER
 # The repository with its .venv-vllm (made beforehand: launch/vllm/README.md) and ASK_FOLDER lie on
 # storage that all nodes share. Tasks may run at once or one after the other, and may be cancelled
 # and submitted again with another N: what is stored is not asked again.
@@ -26,15 +29,21 @@ export SNOWCODER_VLLM_PYTHON=${SNOWCODER_VLLM_PYTHON:-$root/.venv-vllm/bin/pytho
 
 # Bash runs the trap once `wait` returns: worker.sh is its child and passes the signal on.
 code=0
+child=0
+stopped=0
+trap 'stopped=1; [ "$child" -eq 0 ] || kill -TERM "$child" 2>/dev/null || true' TERM
 bash "$root/launch/vllm/worker.sh" "$ask" --worker "$SLURM_ARRAY_TASK_ID" \
   --num-workers "${NUM_WORKERS:-$SLURM_ARRAY_TASK_COUNT}" &
 child=$!
-trap 'kill -TERM "$child" 2>/dev/null || true' TERM
+# A stop that came just before had nobody to go to.
+[ "$stopped" -eq 0 ] || kill -TERM "$child" 2>/dev/null || true
 wait "$child" || code=$?
 while kill -0 "$child" 2>/dev/null; do
   code=0
   wait "$child" || code=$?
 done
+# Stopped before it had a trap of its own.
+[ "$stopped" -eq 0 ] || [ "$code" -ne 143 ] || code=75
 echo "slurm.sh: worker $SLURM_ARRAY_TASK_ID ended with $code"
 if [ "$code" -eq 75 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt "${MAX_RESTARTS:-100}" ]; then
   scontrol requeue "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"

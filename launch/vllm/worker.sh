@@ -30,6 +30,8 @@ restarts=0
 while true; do
   "$PYTHON" -m snowcoder_jax.synthesis.worker "$@" &
   worker=$!
+  # A stop that came just before had nobody to go to.
+  [ "$stopped" -eq 0 ] || kill -TERM "$worker" 2>/dev/null || true
   code=0
   wait "$worker" || code=$?
   # The trap ends `wait` before the worker has ended.
@@ -52,6 +54,7 @@ while true; do
   # In the background, so that a stop ends it at once.
   sleep "${RESTART_SECONDS:-10}" &
   worker=$!
+  [ "$stopped" -eq 0 ] || kill -TERM "$worker" 2>/dev/null || true
   wait "$worker" || true
   worker=0
   if [ "$stopped" -eq 1 ]; then

@@ -88,6 +88,22 @@ def test_a_stop_is_passed_on_and_waited_for(tmp_path: Path) -> None:
     assert len(started.calls()) == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "command"), [("worker.sh", "worker=$!"), ("slurm.sh", "child=$!")]
+)
+def test_a_stop_before_it_is_known_whom_to_pass_it_on_to_is_not_lost(
+    tmp_path: Path, name: str, command: str
+) -> None:
+    stop = tmp_path / "stop.sh"
+    stop.write_text(f"trap '[ \"$BASH_COMMAND\" != '\\''{command}'\\'' ] || kill -TERM $$' DEBUG\n")
+    ids = {"SLURM_ARRAY_TASK_ID": "0", "SLURM_ARRAY_TASK_COUNT": "1", "SLURM_ARRAY_JOB_ID": "7"}
+    started = Started(tmp_path, name, "ASK", script="sleep 20", BASH_ENV=str(stop), **ids)
+    began = time.monotonic()
+    assert started.process.wait(30) == 75
+    assert time.monotonic() - began < 15
+    assert (started.calls("scontrol") != []) == (name == "slurm.sh")
+
+
 def test_a_stop_in_the_pause_before_a_restart_is_not_forgotten(tmp_path: Path) -> None:
     started = Started(tmp_path, "worker.sh", "ASK", script="exit 1", RESTART_SECONDS="2")
     deadline = time.monotonic() + 20
