@@ -153,6 +153,10 @@ def test_the_pods_of_the_kubernetes_job_are_all_the_workers() -> None:
     guide = (ROOT / "docs" / "synthesis.md").read_text()
     (model,) = set(re.findall(r"kind: vllm, model: (/[^,]+),", guide))
     assert str(Path(model).parent) in [mount["mountPath"] for mount in container["volumeMounts"]]
+    assert "maxFailedIndexes" not in spec  # one worker that gives up would end all others
+    keys = {one["key"] for one in spec["template"]["spec"]["tolerations"]}
+    assert "cloud.google.com/gke-spot" in keys
+    assert container["resources"]["requests"].keys() == {"cpu", "memory"}
     # A fault of the input would only be repeated.
     assert any(
         rule["action"] == "FailJob" and rule["onExitCodes"]["values"] == [2]
