@@ -24,9 +24,21 @@ set_up_environment() {
   base=$(find_python) || exit 1
   stamp=$(cat "$@" pyproject.toml launch/setup.sh | "$base" -c 'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read() + sys.version.encode()).hexdigest())')
   PYTHON=$folder/bin/python
-  if [ -x "$PYTHON" ] && [ "$(cat "$folder/stamp" 2>/dev/null)" = "$stamp" ]; then
-    return
-  fi
+  has_stamp "$folder" "$stamp" && return
+  # Of several scripts at once the first makes it, and the others wait.
+  (
+    flock 9 2>/dev/null || true
+    has_stamp "$folder" "$stamp" || make_environment "$folder" "$stamp" "$base" "$@"
+  ) 9<launch/setup.sh || exit 1
+}
+
+has_stamp() {
+  [ -x "$1/bin/python" ] && [ "$(cat "$1/stamp" 2>/dev/null)" = "$2" ]
+}
+
+make_environment() {
+  local folder=$1 stamp=$2 base=$3
+  shift 3
   echo "Setting up $folder (once; a minute or two) ..." >&2
   rm -rf "$folder"
   if ! "$base" -m venv "$folder"; then
