@@ -3,7 +3,7 @@
 `python host_process.py RUN_FOLDER PACKED_FOLDER PAUSE_SECONDS [SEED]`: who the others are comes
 from the environment, as for `snowcoder`. Each step's sequence ids go to RUN_FOLDER/ids/, after the
 step. HOSTS_STALL=SECONDS: the second process stands still before it reads step 3 of each phase,
-and stacks are printed each second without a step.
+and stacks are printed each second without a step. HOSTS_SAVE_ALL=1: each step is saved and kept.
 """
 
 from __future__ import annotations
@@ -52,6 +52,10 @@ class RecordedBatches(batches.Batches):
 def train(run_folder: Path, packed_folder: str, pause_seconds: float, seed: int) -> int:
     distributed.initialize(launch.find_launch(None, None, None, os.environ))
     run = dataclasses.replace(make_recipe(GENERAL, CONTINUED), seed=seed)
+    if "HOSTS_SAVE_ALL" in os.environ:
+        phases = tuple(dataclasses.replace(p, checkpoint_every_steps=1) for p in run.phases)
+        keep = recipe.Checkpointing(keep_every_steps=1)
+        run = dataclasses.replace(run, phases=phases, checkpointing=keep)
     if RecordedBatches.stall_seconds:
         hardware = dataclasses.replace(run.hardware, hang_minutes=1 / 60)
         run = dataclasses.replace(run, hardware=hardware)

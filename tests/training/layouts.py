@@ -1,10 +1,14 @@
-"""Three steps of training under a mesh; as a program, under several, printed as JSON."""
+"""Three steps of training under a mesh; as a program, under several, printed as JSON.
+
+`python layouts.py FOLDER`: a checkpoint is saved there, and restored onto other meshes.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import json
+import sys
 from typing import Any
 
 import jax
@@ -16,8 +20,9 @@ from tiny_training import HARDWARE, MODEL, SEQUENCE_LENGTH, VOCAB_SIZE
 from snowcoder_jax import recipe
 from snowcoder_jax.evaluation import scores
 from snowcoder_jax.model import decoder
+from snowcoder_jax.training import checkpoints
 from snowcoder_jax.training.mesh import batch_sharding, make_mesh, over_local_devices
-from snowcoder_jax.training.state import fresh_state
+from snowcoder_jax.training.state import TrainState, fresh_state, state_shapes
 from snowcoder_jax.training.step import make_train_step
 
 # Replica, fsdp, context, tensor; and microbatches.
@@ -26,9 +31,11 @@ LAYOUTS = {
     "8": ((1, 8, 1, 1), 1),
     "2x4": ((2, 4, 1, 1), 2),
     "2x2x1x2": ((2, 2, 1, 2), 1),
-    "1x2x2x2": ((1, 2, 2, 2), 1),
+    "1x2x2x2": ((1, 2, 2, 2), 2),
     "1x1x4x2": ((1, 1, 4, 2), 1),
 }
+# Onto these a checkpoint of 2x2x1x2 is restored: other axes, and fewer devices.
+RESTORED = ((1, 1, 1, 1), (1, 8, 1, 1), (2, 1, 2, 2), (1, 4, 1, 1), (1, 1, 1, 2), (4, 1, 2, 1))
 
 
 def batch() -> dict[str, np.ndarray]:
@@ -54,11 +61,27 @@ def _projected(params: Any, mesh: Mesh) -> Any:
     return jax.lax.with_sharding_constraint(jax.tree.map(project, params), replicated)
 
 
-def three_steps(mesh: Mesh, microbatches: int) -> dict[str, Any]:
-    """Loss and gradient norm of each step, and a projection of each parameter after the last.
+def gradients(state: TrainState, optimizer: recipe.Optimizer, norm: float) -> dict[str, np.ndarray]:
+    """Those of the first step, before the clip, read back from AdamW's first moments."""
+    clipped = min(1.0, optimizer.clip_norm / norm)
+    moments = {
+        jax.tree_util.keystr(path): np.asarray(x)
+        for path, x in jax.tree.leaves_with_path(jax.device_get(state.opt_state))
+        if ".mu" in jax.tree_util.keystr(path)
+    }
+    assert len(moments) == len(jax.tree.leaves(state.params))
+    return {name: x / (1 - optimizer.beta1) / clipped for name, x in moments.items()}
 
-    The mesh may be of several processes; each has the whole batch and gets the same answer.
-    """
+
+def differences(ours: dict[str, np.ndarray], want: dict[str, np.ndarray]) -> dict[str, float]:
+    """The largest difference of any element, over the parameter's largest gradient."""
+    assert ours.keys() == want.keys()
+    return {name: float(np.abs(ours[name] - x).max() / np.abs(x).max()) for name, x in want.items()}
+
+
+def three_steps(mesh: Mesh, microbatches: int) -> dict[str, Any]:
+    """Loss and gradient norm of each step, the gradients of the first, and a projection of each
+    parameter after the last."""
     model = dataclasses.replace(MODEL, attention="document")
     optimizer = recipe.Optimizer()
     hardware = dataclasses.replace(HARDWARE, microbatches=microbatches)
@@ -72,9 +95,12 @@ def three_steps(mesh: Mesh, microbatches: int) -> dict[str, Any]:
     for _ in range(3):
         state, metrics = step(state, placed, np.float32(1e-2))
         lines.append([float(metrics["loss"]), float(metrics["grad_norm"])])
+        if len(lines) == 1:
+            first = gradients(state, optimizer, lines[0][1])
     projected = jax.tree.leaves_with_path(_projected(state.params, mesh))
     return {
         "steps": lines,
+        "gradients": first,
         "projections": {jax.tree_util.keystr(path): float(x) for path, x in projected},
     }
 
@@ -102,11 +128,52 @@ def bits_of_documents() -> dict[str, list[float]]:
     }
 
 
+def mesh_of(sizes: tuple[int, ...]) -> Mesh:
+    return make_mesh(recipe.Mesh(*sizes), jax.devices()[: int(np.prod(sizes))])
+
+
+def restored_elsewhere(folder: str) -> dict[str, list[str]]:
+    """For each mesh onto which a checkpoint was restored, what was not as it was saved."""
+    optimizer = recipe.Optimizer()
+    state = fresh_state(MODEL, VOCAB_SIZE, optimizer, mesh_of((2, 2, 1, 2)), seed=0)
+    rng = np.random.default_rng(2)
+    numbered = jax.tree.map(
+        lambda x: jax.device_put(
+            rng.standard_normal(x.shape).astype(x.dtype) if x.ndim else x + 7, x.sharding
+        ),
+        state,
+    )
+    with checkpoints.Checkpoints(folder, recipe.Checkpointing()) as saver:
+        saver.save(numbered, 7, "key", {})
+    want = jax.device_get(numbered)
+    wrong = {}
+    for sizes in RESTORED:
+        shapes = state_shapes(MODEL, VOCAB_SIZE, optimizer, mesh_of(sizes))
+        state = checkpoints.restore(folder, 7, shapes)
+        placed = jax.tree.map(lambda x, s: x.sharding == s.sharding, state, shapes)
+        equal = jax.tree.map(
+            lambda x, y: x.dtype == y.dtype and np.array_equal(x, y), jax.device_get(state), want
+        )
+        wrong[str(sizes)] = [
+            jax.tree_util.keystr(path)
+            for tree in (placed, equal)
+            for path, is_right in jax.tree.leaves_with_path(tree)
+            if not is_right
+        ]
+    return wrong
+
+
 def main() -> None:
-    results: dict[str, Any] = {"bits": bits_of_documents()}
+    results: dict[str, Any] = {
+        "bits": bits_of_documents(),
+        "restored": restored_elsewhere(sys.argv[1]),
+    }
+    want: dict[str, np.ndarray] = {}
     for name, (sizes, microbatches) in LAYOUTS.items():
-        mesh = make_mesh(recipe.Mesh(*sizes), jax.devices()[: int(np.prod(sizes))])
-        results[name] = three_steps(mesh, microbatches)
+        results[name] = three_steps(mesh_of(sizes), microbatches)
+        found = results[name].pop("gradients")
+        want = want or found  # of one device, which comes first
+        results[name]["gradient_differences"] = differences(found, want)
     print(json.dumps(results))
 
 

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import shutil
 import signal
+import time
 from pathlib import Path
+from typing import Any
 
 import hosts
+import jax
+import numpy as np
 import pytest
-from tiny_training import write_records
+from tiny_training import MODEL, VOCAB_SIZE, write_records
 
+from snowcoder_jax import recipe
 from snowcoder_jax.errors import EXIT_INPUT, EXIT_SAVED
+from snowcoder_jax.training import checkpoints
+from snowcoder_jax.training.mesh import make_mesh
+from snowcoder_jax.training.state import state_shapes
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
 
@@ -121,3 +129,54 @@ def test_a_hang_shows_where_every_host_stands(
     stacks = [text.partition("Timeout (")[2] for text in run.texts()]
     assert all("in train_phase" in stack for stack in stacks), run.output()
     assert [" in batch\n" in stack for stack in stacks] == [False, True], run.output()
+
+
+def first_moments(packed_folder: str, run_folder: Path, cache: Path, *hosts_of: int) -> Any:
+    """AdamW's after step 1, which is a tenth of the clipped gradients, read on one device."""
+    num_processes, num_devices = hosts_of
+    run = hosts.trained(
+        run_folder, packed_folder, num_processes, num_devices, cache=cache, HOSTS_SAVE_ALL="1"
+    )
+    run.wait_for("general 4/12")
+    run.kill()
+    mesh = make_mesh(recipe.Mesh(), jax.devices()[:1])
+    shapes = state_shapes(MODEL, VOCAB_SIZE, recipe.Optimizer(), mesh)
+    moments = checkpoints.restore_moments(str(run_folder / "checkpoints/general"), 1, shapes)
+    found = {jax.tree_util.keystr(p): x for p, x in jax.tree.leaves_with_path(moments)}
+    return {name: np.asarray(x) for name, x in found.items() if ".mu" in name}
+
+
+def test_gradients_are_those_of_one_process(
+    packed_folder: str, cache: Path, tmp_path: Path
+) -> None:
+    """Each element within 1e-4 of the largest of its parameter, float32."""
+    ours = first_moments(packed_folder, tmp_path / "two", cache, 2, 4)
+    want = first_moments(packed_folder, tmp_path / "one", cache, 1, 8)
+    assert ours.keys() == want.keys()
+    assert len(want) > 8
+    for name, x in want.items():
+        assert np.abs(x).max() > 0, name
+        assert np.abs(ours[name] - x).max() < 1e-4 * np.abs(x).max(), name
+
+
+@pytest.mark.parametrize("moment", ["last step logged", "last step saved"])
+def test_a_kill_between_two_phases_changes_no_bit(
+    straight: Path, packed_folder: str, cache: Path, tmp_path: Path, moment: str
+) -> None:
+    """The last step of the first phase is done; its checkpoint is not begun, or just whole."""
+    folder = tmp_path / "run"
+    run = hosts.trained(folder, packed_folder, 2, 4, pause_seconds=0.5, cache=cache)
+    last = folder / "checkpoints/general/12.manifest.json"
+    run.wait_for("general 12/12")
+    if moment == "last step saved":
+        deadline = time.monotonic() + 60
+        while not last.exists():
+            assert time.monotonic() < deadline, run.output()
+            time.sleep(0.005)
+    run.kill()
+    assert last.exists() == (moment == "last step saved")
+    assert "continued 1/6" not in run.texts()[0]
+    again = hosts.trained(folder, packed_folder, 2, 4, attempt="1", cache=cache)
+    assert again.codes() == [0, 0], again.output()
+    assert hosts.losses(folder) == hosts.losses(straight)
+    assert hosts.sequence_ids(folder) == hosts.sequence_ids(straight)

@@ -20,11 +20,13 @@ import tiny_training
 from tiny_training import SEQUENCE_LENGTH, make_phase, make_recipe, train, write_records
 
 from snowcoder_jax import recipe, storage
+from snowcoder_jax.code_version import code_version
 from snowcoder_jax.errors import InputError
 from snowcoder_jax.packed import Packed
 from snowcoder_jax.training import checkpoints, manifests
 from snowcoder_jax.training.batches import Batches
 from snowcoder_jax.training.metrics import read_metrics
+from snowcoder_jax.training.start import phase_key
 
 STEP = 8 * SEQUENCE_LENGTH
 
@@ -125,6 +127,20 @@ def test_a_result_lost_to_a_kill_is_made_again(
     made = json.loads(result.read_text())
     assert made.pop("checkpoint") != want.pop("checkpoint")
     assert made == want
+
+
+def test_a_manifest_says_of_what_its_step_was_made(trained: Path, data: dict[str, Packed]) -> None:
+    phase = make_phase()
+    manifest = manifests.read_manifest(str(trained / "checkpoints/general"), 12)
+    told = {name: manifest[name] for name in ("recipe", "code", "data", "key", "tokens", "phase")}
+    assert told == {
+        "recipe": recipe.fingerprint(make_recipe()),
+        "code": code_version(),
+        "data": recipe.fingerprint([[storage.sha256_file(s.path) for s in data["all"].shards]]),
+        "key": phase_key(make_recipe(), phase, data, None, None),
+        "tokens": 12 * STEP,
+        "phase": "general",
+    }
 
 
 def test_a_resume_repeats_nothing(trained: Path, data: dict[str, Packed], tmp_path: Path) -> None:
