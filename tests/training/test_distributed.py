@@ -231,3 +231,56 @@ time.sleep(0.7)
     assert after.count(" in reader\n") == 2
     assert "went on" in after.rpartition("Timeout")[2]
     assert result.returncode == 0
+
+
+def test_a_stuck_interpreter_prints_its_stacks_too() -> None:
+    """A call into C that keeps the interpreter to itself, as a deadlock in a driver does."""
+    code = """
+import ctypes
+from snowcoder_jax.training import watch
+
+watch._GRACE_SECONDS = 0.5
+
+def in_a_driver():
+    ctypes.PyDLL(None).usleep(1_500_000)
+
+with watch.hang_watch(0.5 / 60) as is_alive:
+    in_a_driver()
+print("went on", flush=True)
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=60,
+    )
+    assert result.returncode == 0, result.stdout
+    before = result.stdout.partition("went on")[0]
+    assert "Timeout (0:00:01)!" in before
+    assert " in in_a_driver\n" in before
+
+
+def test_printing_the_stacks_of_busy_threads_ends_nothing() -> None:
+    code = """
+import threading, time
+from snowcoder_jax.training.watch import hang_watch
+
+def deeper(n):
+    return n and deeper(n - 1)
+
+def busy():
+    while True:
+        deeper(200)
+
+for _ in range(8):
+    threading.Thread(target=busy, daemon=True).start()
+with hang_watch(0.02 / 60):
+    time.sleep(8)
+print("went on", flush=True)
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120
+    )
+    assert result.returncode == 0, result.stderr[-1000:]
+    assert result.stderr.count("Timeout: no step") > 3

@@ -126,7 +126,7 @@ def test_a_hang_shows_where_every_host_stands(
     """The second process waits in its reader, the first for it in the step."""
     run = hosts.trained(tmp_path / "run", packed_folder, 2, 1, cache=cache, HOSTS_STALL="3.5")
     assert run.codes() == [0, 0], run.output()
-    stacks = [text.partition("Timeout (")[2] for text in run.texts()]
+    stacks = [text.partition("Timeout: no step for")[2] for text in run.texts()]
     assert all("in train_phase" in stack for stack in stacks), run.output()
     assert [" in batch\n" in stack for stack in stacks] == [False, True], run.output()
 
