@@ -32,6 +32,18 @@ def test_repositories_that_share_a_name_are_told_apart(tmp_path: Path) -> None:
     assert set(read(one, opted_out)[0]) == apart - {("b/utils", "x.py")}
 
 
+def test_an_opt_out_by_owner_and_name_holds_whatever_else_is_there(tmp_path: Path) -> None:
+    write(tmp_path, dict.fromkeys(("alice/utils/x.py", "alice/other/x.py"), "x"))
+    with zipfile.ZipFile(tmp_path / "alice" / "more.zip", "w") as archive:
+        archive.writestr("d.py", "x = 1\n")
+    source = FolderSource("s", f"{tmp_path}/*")
+    opted_out = Limits(LIMIT, frozenset({"alice/utils", "alice/more"}))
+    alone = {("other", "x.py")}
+    assert set(read(source, opted_out)[0]) == alone
+    write(tmp_path, {"bob/utils/x.py": "x"})
+    assert set(read(source, opted_out)[0]) == {*alone, ("bob/utils", "x.py")}
+
+
 def test_an_archive_and_loose_files_beside_a_folder_of_the_same_name(tmp_path: Path) -> None:
     root = tmp_path / "x"
     write(root, {"x/a.py": "x", "b.py": "x", "y/c.py": "x"})

@@ -42,7 +42,7 @@ while kill -0 "$child" 2>/dev/null; do
   code=0
   wait "$child" || code=$?
 done
-# Stopped before it had a trap of its own.
+# worker.sh was stopped before it had a trap of its own.
 [ "$stopped" -eq 0 ] || [ "$code" -ne 143 ] || code=75
 echo "slurm.sh: worker $SLURM_ARRAY_TASK_ID ended with $code"
 if [ "$code" -eq 75 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt "${MAX_RESTARTS:-100}" ]; then

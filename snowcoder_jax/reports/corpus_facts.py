@@ -119,16 +119,15 @@ def _sizes(rows: list[Facts], name: str) -> dict[str, Facts]:
 def _repositories(rows: list[Facts]) -> list[Facts]:
     repos: dict[str, Facts] = {}
     for row in rows:
-        entry = repos.setdefault(
-            row["repo"],
-            {
+        if row["repo"] not in repos:
+            repos[row["repo"]] = {
                 "repo": clean_name(row["repo"]),
                 "documents": 0,
                 "bytes": 0,
                 "license": "",
                 "heldout": False,
-            },
-        )
+            }
+        entry = repos[row["repo"]]
         entry["documents"] += row["documents"]
         entry["bytes"] += row["bytes"]
         entry["license"] = row["license"] or entry["license"]

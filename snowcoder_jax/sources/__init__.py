@@ -167,10 +167,12 @@ def _with_own_names(found: list[Part]) -> list[Part]:
 
 
 def _is_opted_out(part: Part, limits: Limits) -> bool:
-    """By its name, with what was put to it to tell it from others or without."""
-    end = part.repo.rpartition("/")[2]
-    stem = archives.stem(end) if archives.is_archive(end) else end
-    return any(name.casefold() in limits.opted_out for name in (part.repo, end, stem))
+    """By its name, or the end of its path: `owner/name`, whatever other repositories there are."""
+    names = [part.repo, part.repo.rpartition("/")[2]]
+    pieces = _whole_path(part.path).split("/")
+    names += [printable("/".join(pieces[i:])) for i in range(len(pieces) - 1)]
+    names += [archives.stem(name) for name in names if archives.is_archive(name)]
+    return any(name.casefold() in limits.opted_out for name in names)
 
 
 def _is_no_repository(folder: str) -> bool:

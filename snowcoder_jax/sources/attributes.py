@@ -49,6 +49,9 @@ class Attributes:
         """Reason -> whether it holds of a file; without those that are left to the tables."""
         found: dict[str, bool | None] = {}
         for folder, line in self.lines:
+            # Most lines of a long file end here: a string costs less than a pattern.
+            if not path.startswith(line.beginning, len(folder)):
+                continue
             if line.says.keys() - found.keys() and line.pattern.fullmatch(path, len(folder)):
                 found = {**line.says, **found}
         return {reason: said for reason, said in found.items() if said is not None}

@@ -88,7 +88,6 @@ class AnchorIndex:
 
     def __init__(self, bodies: Iterable[Hashes]) -> None:
         """Takes the blind words of each body."""
-        self.num_without = 0
         self._anchors: dict[int, dict[int, set[_Anchor]]] = {
             WINDOW_WORDS: {},
             SHORT_WINDOW_WORDS: {},
@@ -101,8 +100,6 @@ class AnchorIndex:
                     of_size.setdefault(window, set()).add(anchor)
                 if anchors:
                     break
-            else:
-                self.num_without += 1
         self._windows = {
             size: HashSet(np.array(list(of_size), np.uint64))
             for size, of_size in self._anchors.items()

@@ -259,8 +259,10 @@ def _body_words(source: str, function: Function) -> Hashes:
 
 def _defs(raw: bytes) -> Iterator[tuple[int, int]]:
     """Where lines start that hold a `def`, and by how many bytes they are indented."""
+    start = searched = 0  # no byte is looked at twice, however long a line is
     for found in _DEF.finditer(raw):
-        start = raw.rfind(b"\n", 0, found.start()) + 1
+        start = max(start, raw.rfind(b"\n", searched, found.start()) + 1)
+        searched = found.start()
         before = _BEFORE_DEF.fullmatch(raw, start, found.start())
         if before is not None:
             yield start, len(before.group(1))

@@ -142,6 +142,15 @@ def test_a_busy_server_that_answers_kills_no_request() -> None:
     assert_all_answered(requests, answers)
 
 
+def test_a_busy_server_that_has_answered_a_control_question_only_is_waited_for(
+    server: FakeServer,
+) -> None:
+    requests = [ask(f"{i} fake=400", i) for i in range(20)] + [ask("fake=429*1", 99)]
+    answers = list(teacher(server.url, timeout_seconds=20.0).answers(requests))
+    finished = [answer.key for answer in answers if answer.finish != "error"]
+    assert finished == [requests[-1].key] and len(answers) == len(requests)
+
+
 def test_a_pause_that_is_asked_for_may_be_longer_than_the_time_of_an_answer(
     server: FakeServer,
 ) -> None:

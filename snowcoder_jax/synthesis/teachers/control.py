@@ -15,10 +15,8 @@ import time
 from snowcoder_jax.recipe_synthesis import ServerTeacher
 from snowcoder_jax.synthesis.requests import Answer, Request
 from snowcoder_jax.synthesis.teachers.endpoint import Endpoint, Pace
-from snowcoder_jax.synthesis.teachers.jobs import MAX_TIMEOUTS
+from snowcoder_jax.synthesis.teachers.jobs import MAX_TIMEOUTS, MAX_TRIES
 from snowcoder_jax.synthesis.teachers.wire import Fault
-
-MAX_TRIES = 6
 
 # For models that chat, and for those that go on; a few tokens of an answer will do.
 CONTROL_PROMPT = 'def add(a, b):\n    """Return the sum of a and b."""\n'
@@ -64,6 +62,8 @@ async def failure(
             server.is_reserved = not is_over
             while server.in_flight and server.well_at < sent and server.state == "up":
                 await asyncio.sleep(pause)
+            if server.well_at >= sent or server.state != "up":
+                return None
         elif outcome.kind == "busy":
             pause = server.slow_down(sent, outcome)
             since = max(started, server.busy_until)

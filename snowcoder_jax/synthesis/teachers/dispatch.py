@@ -245,7 +245,10 @@ class Dispatcher:
     def _raise_if_all_are_busy(self, server: Endpoint, fault: Fault) -> None:
         """Raises MachineError: nobody was answered for so long, pauses asked for not counted."""
         seconds = self._settings.timeout_seconds
-        since = max(self._last_answer, *(one.busy_until for one in self._servers))
+        since = max(
+            (max(s.heard_at, s.up_since, s.busy_until) for s in self._servers if not s.is_dropped),
+            default=0.0,
+        )
         if time.monotonic() - since > seconds:
             raise ends.all_are_busy(server.url, fault.message, seconds)
 
@@ -274,7 +277,8 @@ class Dispatcher:
                 self._yield(one.job, one.failed)
             elif isinstance(one.failed, Answer):
                 self._put_by.append((one.job, one.failed))
-                self.out.put(int(len(self._put_by) <= ends.MAX_FAILED))
+                if len(self._put_by) <= ends.MAX_FAILED:
+                    self.out.put(1)
         is_due = not self._num_live or len(held) >= MAX_HELD
         if held and is_due:
             self._doubt(server, held[0].job.request)
@@ -296,6 +300,8 @@ class Dispatcher:
             self._give_up_put_by()
 
     def _give_up_put_by(self) -> None:
+        if not self._put_by:
+            return
         self.out.put(-min(len(self._put_by), ends.MAX_FAILED))
         for job, failed in self._put_by:
             self._yield(job, failed)

@@ -117,7 +117,10 @@ class VllmEngine:
                         if output.finished:
                             answer = _answer(in_flight.pop(output.request_id).key, output)
                             has_answered = has_answered or answer.finish != "error"
-                            yield answer
+                            if has_answered:
+                                yield answer
+                            else:
+                                put_by.append(answer)
                 elif len(put_by) >= ends.MAX_FAILED:
                     raise ends.nothing_answered(put_by)
                 if has_answered or not (in_flight or num_new):
