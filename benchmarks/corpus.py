@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -31,10 +31,10 @@ NUM_LONG_RUNS = 3  # of corpora large enough that start-up is a small part
 NUM_STARTS = 2
 MAX_DIFFERING = 0.01  # of the documents may pass one side's filters and not the other's
 PEER_BYTES = 6_000_000
-ALONE_BYTES = 20_000_000
-WORKER_BYTES = 100_000_000
+ALONE_BYTES = 40_000_000
+WORKER_BYTES = 120_000_000
 GROWTH = (1, 4, 16)
-GROWTH_BYTES = 6_000_000  # of the smallest corpus
+GROWTH_BYTES = 4_000_000  # of the smallest corpus
 SMALL_DOCUMENT_LINES = 24
 SMALL_DOCUMENTS = (64_000, 96_000)  # more than one sorted run of ingest, which is bounded
 
@@ -72,15 +72,15 @@ class Bench:
         return {"seconds": seconds, **json.loads(printed.splitlines()[-1])}
 
     def alternate(
-        self, sides: dict[str, Sequence[str]], sources: dict[str, str]
+        self, sides: Mapping[str, Sequence[str]], sources: dict[str, str], num_runs: int
     ) -> dict[str, dict[str, Any]]:
-        """Each side (name -> module and arguments) on its source, `NUM_RUNS` times in turn.
+        """Each side (name -> module and arguments) on its source, `num_runs` times in turn.
 
         Start-up is measured the same way, `NUM_STARTS` times, on the source `tiny`.
         """
         runs: dict[str, list[dict[str, Any]]] = {name: [] for name in sides}
         starts: dict[str, list[float]] = {name: [] for name in sides}
-        for number in range(NUM_RUNS):
+        for number in range(num_runs):
             for name, (side, *arguments) in sides.items():
                 if number < NUM_STARTS:
                     starts[name].append(self.run(side, sources["tiny"], *arguments)["seconds"])
@@ -116,7 +116,7 @@ def against_datatrove(bench: Bench, files: Sequence[File]) -> dict[str, float]:
         inputs.write_parquet(chosen, source, workers)
         sides = {"ours": ("ours", str(workers), "tokens"), "datatrove": ("peer", str(workers))}
         sources = {"ours": source, "datatrove": source, "tiny": bench.path(f"tiny-{workers}")}
-        result = bench.alternate(sides, sources)
+        result = bench.alternate(sides, sources, NUM_RUNS)
         rates = {name: len(chosen) / side["seconds"] for name, side in result.items()}
         passed = {name: set(side["passed"]) for name, side in result.items()}
         differ = len(passed["ours"] ^ passed["datatrove"]) / len(chosen)
@@ -143,7 +143,8 @@ def alone(bench: Bench, files: Sequence[File]) -> dict[str, float]:
         "records": ("ours", "1", "records"),
         "records, parsed": ("ours", "1", "records-parsed"),
     }
-    result = bench.alternate(sides, {**dict.fromkeys(sides, source), "tiny": bench.path("tiny-1")})
+    sources = {**dict.fromkeys(sides, source), "tiny": bench.path("tiny-1")}
+    result = bench.alternate(sides, sources, NUM_LONG_RUNS)
     seconds = {name: side["seconds"] for name, side in result.items()}
     return {
         "megabytes_per_second_per_core": megabytes / seconds["records"],
@@ -228,8 +229,8 @@ def _slope(points: Sequence[tuple[float, float]]) -> float:
 
 def beam_overhead(bench: Bench) -> dict[str, float]:
     """The same functions through Beam and in a plain loop, alternated in one process."""
-    seconds = bench.run("plain_loop", bench.path("alone"), str(NUM_RUNS))
-    start = bench.run("plain_loop", bench.path("tiny-1"), str(NUM_RUNS))
+    seconds = bench.run("plain_loop", bench.path("alone"), str(NUM_LONG_RUNS))
+    start = bench.run("plain_loop", bench.path("tiny-1"), str(NUM_LONG_RUNS))
     beam, loop = (
         statistics.median(seconds[name]) - statistics.median(start[name])
         for name in ("beam", "plain_loop")

@@ -94,27 +94,25 @@ class ContaminationIndex:
         number_of: dict[str, int] = {}  # benchmarks derived from each other share most texts
         for number, reference in enumerate(self._references):
             number_of.setdefault(reference.text, number)
-        parts = {text: _Text(text) for text in number_of}
-        self._ngrams, self._owners = _ngrams_of(
-            [(r, parts[r.text].found.hashes) for r in self._references], ngram_words
-        )
+        hashes_of = dict(zip(number_of, _hashes_of_words(list(number_of)), strict=True))
+        grams_of = dict(zip(number_of, _ngrams(list(hashes_of.values()), ngram_words), strict=True))
+        self._ngrams, self._owners = _unshared([(r, grams_of[r.text]) for r in self._references])
+        is_known = _with_members(self._ngrams, list(grams_of.values()))
 
         whole: dict[bytes, int] = {}
         # Where the first words of a reference stand, all of whose n-grams are shared or that has
         # none, the automaton is asked.
         anchors: dict[int, list[Hashes]] = {n: [_NO_HASHES] for n in {MIN_WHOLE_WORDS, ngram_words}}
-        for text, number in number_of.items():
-            part = parts[text]
-            hash_W = part.found.hashes
-            spaced = words.spaced_words(part.lower)
+        for (text, number), known in zip(number_of.items(), is_known, strict=True):
+            hash_W, lower = hashes_of[text], _encode(text).lower()
+            spaced = words.spaced_words(lower)
             num_letters = len(spaced) - len(hash_W) - 1
             if len(hash_W) < MIN_WHOLE_WORDS or num_letters < MIN_WHOLE_BYTES:
                 continue
-            if len(hash_W) < MIN_PLAIN_WORDS and not telling_words(part.lower, 0, len(part.lower)):
+            if len(hash_W) < MIN_PLAIN_WORDS and not telling_words(lower, 0, len(lower)):
                 continue
             whole.setdefault(spaced, number)
-            grams = words.ngram_hashes(hash_W, ngram_words)
-            if len(self._ngrams.positions(grams)) == 0:
+            if not known:
                 size = max(n for n in anchors if n <= max(len(hash_W), MIN_WHOLE_WORDS))
                 anchors[size].append(words.ngram_hashes(hash_W, size)[:1])
         self._anchors = {n: HashSet(np.concatenate(of_size)) for n, of_size in anchors.items()}
@@ -266,25 +264,53 @@ def fingerprint(paths: Sequence[str]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _ngrams_of(
-    references: Sequence[tuple[Reference, Hashes]], ngram_words: int
+def _hashes_of_words(texts: Sequence[str]) -> list[Hashes]:
+    """Of each text; many are split at a time, as most are short."""
+    hashes: list[Hashes] = []
+    for _, data, starts in _chunks(texts, range(len(texts))):
+        found = words.split_words(data)
+        first_T = np.searchsorted(found.starts, starts)
+        # The word between two texts is of neither.
+        end_T = np.append(first_T[1:] - 1, len(found.starts))
+        hashes += [found.hashes[a:b] for a, b in zip(first_T.tolist(), end_T.tolist(), strict=True)]
+    return hashes
+
+
+def _ngrams(hashes: Sequence[Hashes], num_words: int) -> list[Hashes]:
+    """The hashes of the n-grams of each text: those of all in a row, cut apart."""
+    end_T = np.cumsum([len(hash_W) for hash_W in hashes]).tolist()
+    all_G = words.ngram_hashes(np.concatenate([_NO_HASHES, *hashes]), num_words)
+    starts = [end - len(hash_W) for hash_W, end in zip(hashes, end_T, strict=True)]
+    return [
+        all_G[start : max(start, end - num_words + 1)]
+        for start, end in zip(starts, end_T, strict=True)
+    ]
+
+
+def _with_members(members: HashSet, groups: Sequence[Hashes]) -> list[bool]:
+    """Which groups of hashes hold one of the members."""
+    ends = np.cumsum([len(group) for group in groups])
+    positions = members.positions(np.concatenate([_NO_HASHES, *groups]))
+    found = np.zeros(len(groups), np.bool_)
+    found[np.searchsorted(ends, positions, side="right")] = True
+    return found.tolist()
+
+
+def _unshared(
+    references: Sequence[tuple[Reference, Hashes]],
 ) -> tuple[HashSet, npt.NDArray[np.int64]]:
     """The n-grams of references but for shared ones, and of each the first reference with it.
 
     Args:
-      references: each with the hashes of its words.
+      references: each with the hashes of its n-grams.
     """
-    grams: list[Hashes] = [_NO_HASHES]
-    owners: list[Offsets] = [np.zeros(0, np.int64)]
     items: dict[tuple[str, str], int] = {}
     benchmark_names: dict[str, int] = {}
-    for number, (reference, hash_W) in enumerate(references):
-        of_text = words.ngram_hashes(hash_W, ngram_words)
-        grams.append(of_text)
-        owners.append(np.full(len(of_text), number))
+    for reference, _ in references:
         items.setdefault((reference.benchmark, reference.item), len(items))
         benchmark_names.setdefault(reference.benchmark, len(benchmark_names))
-    gram_G, owner_G = np.concatenate(grams), np.concatenate(owners)
+    gram_G = np.concatenate([_NO_HASHES, *(grams for _, grams in references)])
+    owner_G = np.repeat(np.arange(len(references)), [len(grams) for _, grams in references])
     if len(gram_G) == 0:
         return HashSet(_NO_HASHES), owner_G
     item_of = np.array([items[r.benchmark, r.item] for r, _ in references])
