@@ -14,18 +14,18 @@ import itertools
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator
-from typing import Any, cast
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
 from snowcoder_jax.errors import MachineError
 from snowcoder_jax.recipe import Recipe
 from snowcoder_jax.recipe_synthesis import VllmTeacher
-from snowcoder_jax.synthesis import meter, prompts, seed_parts
+from snowcoder_jax.synthesis import first_failures, meter, prompts, seed_parts
 from snowcoder_jax.synthesis.answers import AnswerIndex, AnswerStore, Keys, Spent, as_key
 from snowcoder_jax.synthesis.ask import Ask
-from snowcoder_jax.synthesis.requests import Answer, Request
+from snowcoder_jax.synthesis.requests import Request
 from snowcoder_jax.synthesis.stored_row import StoredRow
 from snowcoder_jax.synthesis.teachers import Teacher
 from snowcoder_jax.synthesis.teachers.identity import teacher_name
@@ -71,6 +71,7 @@ def ask_all(
 
     Raises:
       InputError: a faulty template, no seeds. What the teacher and the store raise.
+      InputError, MachineError: all requests fail, as `first_failures.answers` has it.
     """
     asked = _Requests(ask, limit, worker, num_workers)
     settings = ask.synthesis.teacher
@@ -88,8 +89,12 @@ def ask_all(
                     in_flight[request.key] = request
                     yield request
 
+        def is_known_to_answer() -> bool:
+            numbers = asked.numbers()
+            return len(index.places(numbers)) > len(index.dead(numbers))
+
         shown = 0.0
-        answers = cast("Generator[Answer, None, None]", teacher.answers(missing()))
+        answers = first_failures.answers(teacher, missing(), is_known_to_answer)
         # Whatever stops this, the teacher is stopped before the store is closed.
         with contextlib.closing(answers):
             for answer in answers:

@@ -11,8 +11,9 @@ from fake_server import FakeServer
 from server_teacher import HASTY, ask, assert_all_answered, good, teacher
 
 from snowcoder_jax.errors import InputError, MachineError
+from snowcoder_jax.synthesis import first_failures
+from snowcoder_jax.synthesis.first_failures import MAX_FAILED
 from snowcoder_jax.synthesis.teachers.control import CONTROL_PROMPT
-from snowcoder_jax.synthesis.teachers.ends import MAX_FAILED
 
 
 @pytest.fixture
@@ -107,18 +108,21 @@ def test_what_all_requests_are_refused_for_kills_none(
     server: FakeServer, kind: str, max_in_flight: int
 ) -> None:
     """The control question asks for less, and is answered."""
-    requests = [ask(f"{i} fake={kind}", i) for i in range(300)]
-    answers = teacher(server.url, max_in_flight=max_in_flight).answers(requests)
+    requests = iter([ask(f"{i} fake={kind}", i) for i in range(300)])
+    asked_of = teacher(server.url, max_in_flight=max_in_flight)
+    answers = first_failures.answers(asked_of, requests, lambda: True)
     with pytest.raises(InputError, match=r"of the first \d+ requests none.*400: .*max_new_tokens"):
         next(answers)
     asked = {row["prompt"] for row in server.asked()} - {CONTROL_PROMPT}
-    assert MAX_FAILED <= len(asked) <= MAX_FAILED + max_in_flight
+    # What is under way, and what took the places of the last failures before they were seen.
+    assert MAX_FAILED <= len(asked) <= MAX_FAILED + 2 * max_in_flight
 
 
 def test_a_slow_first_answer_makes_bad_prompts_before_it_dead_letters(server: FakeServer) -> None:
     bad = [ask(f"{i} fake=context", i) for i in range(100)]
     requests = [ask("fake=slow"), *bad, *good(5)]
-    answers = list(teacher(server.url, max_in_flight=8).answers(requests))
+    asked_of = teacher(server.url, max_in_flight=8)
+    answers = list(first_failures.answers(asked_of, iter(requests), lambda: False))
     failed = {answer.key for answer in answers if answer.finish == "error"}
     assert failed == {request.key for request in bad}
     assert len(answers) == len(requests)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import uuid
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,7 +17,8 @@ from snowcoder_jax.recipe_synthesis import VllmTeacher
 from snowcoder_jax.synthesis import meter, runner, seed_parts
 from snowcoder_jax.synthesis.answers import AnswerIndex, AnswerStore
 from snowcoder_jax.synthesis.ask import load_ask
-from snowcoder_jax.synthesis.requests import Answer
+from snowcoder_jax.synthesis.first_failures import MAX_FAILED
+from snowcoder_jax.synthesis.requests import Answer, Request
 from snowcoder_jax.synthesis.seeds import SEED_SCHEMA, seed_hash
 
 NUM_SEEDS = 150
@@ -73,6 +75,50 @@ def test_dead_letters_are_counted_and_not_asked_again_until_their_files_are_remo
     facts = runner.ask_all(ask, again)
     assert set(again.asked) == refused
     assert (facts["answered"], facts["dead"]) == (NUM_SEEDS, 0)
+
+
+@pytest.mark.parametrize("num_seeds", [1, 10, MAX_FAILED, NUM_SEEDS])
+def test_where_all_fails_there_are_no_dead_letters(tmp_path: Path, num_seeds: int) -> None:
+    """A first trial of a few, with a setting that no prompt can meet."""
+    ask = ask_of(tmp_path)
+    teacher = ListTeacher(refused={request.key for request in requests_of(ask)})
+    num_asked = min(num_seeds, MAX_FAILED)
+    words = f"of the first {num_asked} requests none was answered .context: too long.*max_model_len"
+    with pytest.raises(InputError, match=words):
+        runner.ask_all(ask, teacher, limit=num_seeds)
+    assert len(teacher.asked) == num_asked and teacher.is_stopped
+    mended = ListTeacher()
+    facts = runner.ask_all(ask, mended, limit=num_seeds)
+    assert set(teacher.asked) <= set(mended.asked)
+    assert (facts["answered"], facts["dead"]) == (num_seeds, 0)
+
+
+def test_what_fails_of_a_rest_is_a_dead_letter(tmp_path: Path) -> None:
+    ask = ask_of(tmp_path)
+    keys = [request.key for request in requests_of(ask)]
+    with pytest.raises(RuntimeError, match="died"):
+        runner.ask_all(ask, ListTeacher(num_answers=NUM_SEEDS - 3))
+    facts = runner.ask_all(ask, ListTeacher(refused=keys))
+    assert (facts["answered"], facts["dead"], facts["missing"]) == (NUM_SEEDS - 3, 3, 0)
+
+
+class LateTeacher(ListTeacher):
+    """Holds its first answer back until it gets no more requests."""
+
+    def _answers(self, requests: Iterable[Request]) -> Iterator[Answer]:
+        answers = super()._answers(requests)
+        first = next(answers, None)
+        yield from answers
+        if first is not None:
+            yield first
+
+
+@pytest.mark.parametrize("num_bad", [MAX_FAILED - 1, MAX_FAILED, NUM_SEEDS - 1])
+def test_an_answer_that_comes_late_is_waited_for(tmp_path: Path, num_bad: int) -> None:
+    ask = ask_of(tmp_path)
+    keys = [request.key for request in requests_of(ask)]
+    facts = runner.ask_all(ask, LateTeacher(refused=keys[1 : 1 + num_bad]))
+    assert (facts["answered"], facts["dead"]) == (NUM_SEEDS - num_bad, num_bad)
 
 
 def test_no_address_in_a_dead_letter_is_recorded(tmp_path: Path) -> None:

@@ -20,8 +20,6 @@ A request goes to the least busy server that is up. What becomes of a response:
 
 Where no other can show whose fault it was, or `MAX_HELD` are held back, the server is asked a
 control question (`control.py`). If it fails at that too it gets no more: others do, or a next run.
-Until one request of the run was answered, all that failed is put by, too long ones as well, and
-nothing is given up: it may be what all of them ask for (`ends.py`).
 
 A server that cannot be reached, or has failed three checks, is down: what it had goes to others or
 waits, and it is asked every few seconds whether it is back.
@@ -56,7 +54,7 @@ MAX_FAILED_CHECKS = 3
 class Dispatcher:
     """Asks servers from an event loop in a thread of its own.
 
-    `start`, `submit`, `finish` and `stop` are for the thread that made it.
+    `start`, `submit` and `stop` are for the thread that made it.
 
     Attributes:
       out: what comes of it; `out.wait` raises InputError and MachineError as
@@ -78,8 +76,6 @@ class Dispatcher:
         self._tasks: set[asyncio.Task[None]] = set()
         self._pending: collections.deque[Job] = collections.deque()
         self._held: dict[Endpoint, list[Held]] = {}
-        self._put_by: list[tuple[Job, Answer]] = []
-        self._has_all = False
         self._controlled: set[Endpoint] = set()  # servers with a control question under way
         self._num_live = 0  # jobs that are neither settled nor held back
         self._end_error: BaseException | None = None  # no server is left
@@ -91,10 +87,6 @@ class Dispatcher:
 
     def submit(self, requests: list[Request]) -> None:
         self._loop.call_soon_threadsafe(self._take, requests)
-
-    def finish(self) -> None:
-        """There will be no more requests."""
-        self._loop.call_soon_threadsafe(self._end)
 
     def stop(self) -> None:
         self._loop.call_soon_threadsafe(self._stopped.set)
@@ -140,10 +132,6 @@ class Dispatcher:
         self._num_live += len(requests)
         self._dispatch()
 
-    def _end(self) -> None:
-        self._has_all = True
-        self._decide()
-
     def _dispatch(self) -> None:
         now = time.monotonic()
         while self._pending:
@@ -180,7 +168,7 @@ class Dispatcher:
         if isinstance(outcome, Answer):
             if outcome.finish != "error":
                 self._is_well(server, sent)
-            elif not outcome.error.startswith("context:") or not self._last_answer:
+            elif not outcome.error.startswith("context:"):
                 self._hold(server, job, outcome, time.monotonic())
                 return self._dispatch()
             self._yield(job, outcome)
@@ -201,7 +189,6 @@ class Dispatcher:
         """It answered the request that was sent then."""
         self._last_answer = self._last_up = time.monotonic()
         server.answered(sent)
-        self._give_up_put_by()
         self._settle(server)
 
     def _yield(self, job: Job, answer: Answer) -> None:
@@ -273,39 +260,17 @@ class Dispatcher:
         held[:] = [one for one in held if one.at > server.well_at]
         self._ask_again([one.job for one in shown if isinstance(one.failed, Fault)])
         for one in shown:
-            if isinstance(one.failed, Answer) and self._last_answer:
+            if isinstance(one.failed, Answer):
                 self._yield(one.job, one.failed)
-            elif isinstance(one.failed, Answer):
-                self._put_by.append((one.job, one.failed))
-                if len(self._put_by) <= ends.MAX_FAILED:
-                    self.out.put(1)
         is_due = not self._num_live or len(held) >= MAX_HELD
         if held and is_due:
             self._doubt(server, held[0].job.request)
-        self._decide()
 
     def _doubt(self, server: Endpoint, failed: Request) -> None:
         """Ask it a control question in place of what it failed."""
         if server.state == "up" and server not in self._controlled:
             self._controlled.add(server)
             self._spawn(self._control(server, failed))
-
-    def _decide(self) -> None:
-        """On what is put by, where nothing else is left that might be answered."""
-        if not self._put_by or self._num_live or any(self._held.values()):
-            return
-        if len(self._put_by) >= ends.MAX_FAILED:
-            self.out.put(ends.nothing_answered([failed for _, failed in self._put_by]))
-        elif self._has_all:
-            self._give_up_put_by()
-
-    def _give_up_put_by(self) -> None:
-        if not self._put_by:
-            return
-        self.out.put(-min(len(self._put_by), ends.MAX_FAILED))
-        for job, failed in self._put_by:
-            self._yield(job, failed)
-        self._put_by.clear()
 
     def _ask_again(self, jobs: list[Job]) -> None:
         """Of what was held back."""

@@ -3,32 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from snowcoder_jax.errors import InputError, MachineError
-from snowcoder_jax.synthesis.requests import Answer
-
-if TYPE_CHECKING:  # vLLM's engine needs no HTTP
-    from snowcoder_jax.synthesis.teachers.endpoint import Endpoint
-
-# A limit below `max_new_tokens`, or a context too small for any prompt, fails every request. So
-# many bad prompts in a row, without one answer, are less likely than a bad setting.
-MAX_FAILED = 64
-_OF_THE_REQUEST = ("refused", "context", "malformed")
-
-
-def nothing_answered(failed: Sequence[Answer]) -> InputError | MachineError:
-    """The first requests of a run failed, all of them."""
-    told = (
-        f"of the first {len(failed)} requests none was answered ({failed[-1].error}). No dead "
-        "letters were made of them: the same command asks them again."
-    )
-    if not failed[-1].error.startswith(_OF_THE_REQUEST):
-        return MachineError(f"synthesis.teacher: {told} Mend or restart the teacher.")
-    return InputError(
-        f"synthesis.teacher: {told} Lower synthesis.max_new_tokens or max_seed_bytes, raise the "
-        "teacher's own limits (max_model_len), or mend what it says."
-    )
+from snowcoder_jax.synthesis.teachers.endpoint import Endpoint
 
 
 def all_are_busy(url: str, message: str, seconds: float) -> MachineError:

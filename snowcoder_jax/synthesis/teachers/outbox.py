@@ -8,34 +8,23 @@ from snowcoder_jax.synthesis.requests import Answer
 
 
 class Outbox:
-    """Answers, and what ended the asking.
-
-    Attributes:
-      num_put_by: of the requests submitted, so many wait for what becomes of more.
-    """
+    """Answers, and what ended the asking."""
 
     def __init__(self) -> None:
-        self.num_put_by = 0
-        self._queue: queue.SimpleQueue[Answer | int | BaseException] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Answer | BaseException] = queue.SimpleQueue()
         self._error: BaseException | None = None
 
-    def put(self, one: Answer | int | BaseException) -> None:
-        """From the loop's thread; a number: how many more are put by, below 0: fewer."""
+    def put(self, one: Answer | BaseException) -> None:
+        """From the loop's thread."""
         self._queue.put(one)
 
     def wait(self) -> list[Answer]:
-        """All answers that are there; raises what ended the asking.
-
-        None are there where more requests are wanted, as `num_put_by` tells.
-        """
+        """All answers that are there, one at least; raises what ended the asking."""
         answers: list[Answer] = []
-        is_news = False
-        while self._error is None and not (is_news and self._queue.empty()):
-            got, is_news = self._queue.get(), True
+        while self._error is None and not (answers and self._queue.empty()):
+            got = self._queue.get()
             if isinstance(got, BaseException):
                 self._error = got  # raised when what was answered before it is stored
-            elif isinstance(got, int):
-                self.num_put_by += got
             else:
                 answers.append(got)
         if self._error is not None and not answers:

@@ -26,8 +26,7 @@ class ServersTeacher:
     `answers` raises InputError when every server refuses the key, the account, the model or every
     question, MachineError when every one fails at every question, or when none has been reachable,
     or has done more than say that it is busy, for `settings.timeout_seconds` (and for as long as a
-    `Retry-After` asked for before). The same time bounds one answer. Either of them where the first
-    requests all fail, and no other is answered.
+    `Retry-After` asked for before). The same time bounds one answer.
 
     Args:
       when_down: called in another thread at every check that finds a server down; what it raises
@@ -81,22 +80,18 @@ class ServersTeacher:
         dispatcher = Dispatcher(self._settings, self._api_key, self._pace, self._when_down)
         dispatcher.start()
         under_way = 0
-        wanted = room
         ready: list[Answer] = []
         try:
             while True:
                 if new:
                     dispatcher.submit(new)
                     under_way += len(new)
-                if len(new) < wanted:
-                    dispatcher.finish()
                 # Only now, so that the servers write on while these are stored.
                 yield from ready
                 if not under_way:
                     return
                 ready = dispatcher.out.wait()
                 under_way -= len(ready)
-                wanted = max(0, room + dispatcher.out.num_put_by - under_way)
-                new = list(itertools.islice(source, wanted))
+                new = list(itertools.islice(source, room - under_way))
         finally:
             dispatcher.stop()

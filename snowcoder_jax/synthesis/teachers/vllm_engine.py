@@ -16,7 +16,6 @@ from typing import Any
 from snowcoder_jax.errors import InputError, MachineError
 from snowcoder_jax.recipe_synthesis import VllmTeacher
 from snowcoder_jax.synthesis.requests import Answer, Finish, Request
-from snowcoder_jax.synthesis.teachers import ends
 from snowcoder_jax.synthesis.teachers.identity import is_folder_name
 
 # Requests handed to the engine between two looks at what it has done: a burst of thousands would
@@ -86,47 +85,28 @@ class VllmEngine:
         """As `Teacher.answers`.
 
         Raises:
-          InputError: it refuses the first requests, and answers no other.
           MachineError: the engine died.
         """
         from vllm.v1.engine.exceptions import EngineDeadError
 
         source = iter(requests)
         in_flight: dict[str, Request] = {}
-        put_by: list[Answer] = []  # failures, while nothing was answered
-        has_answered = False
         try:
             while True:
                 room = min(MAX_NEW_PER_STEP, self._max_in_flight - len(in_flight))
-                if len(put_by) >= ends.MAX_FAILED:
-                    room = 0
                 num_new = 0
                 for request in itertools.islice(source, room):
                     num_new += 1
                     error = self._submit(request)
-                    if not error:
-                        in_flight[request.key] = request
+                    if error:
+                        yield Answer(request.key, "", 0, "error", error)
                     else:
-                        failed = Answer(request.key, "", 0, "error", error)
-                        if has_answered:
-                            yield failed
-                        else:
-                            put_by.append(failed)
+                        in_flight[request.key] = request
                 if in_flight:
                     for output in self._engine.step():
                         if output.finished:
-                            answer = _answer(in_flight.pop(output.request_id).key, output)
-                            has_answered = has_answered or answer.finish != "error"
-                            if has_answered:
-                                yield answer
-                            else:
-                                put_by.append(answer)
-                elif len(put_by) >= ends.MAX_FAILED:
-                    raise ends.nothing_answered(put_by)
-                if has_answered or not (in_flight or num_new):
-                    yield from put_by
-                    put_by = []
-                if not in_flight and not num_new:
+                            yield _answer(in_flight.pop(output.request_id).key, output)
+                elif not num_new:
                     return
         except EngineDeadError as e:
             in_flight.clear()
