@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from snowcoder_jax import storage
-from snowcoder_jax.errors import InputError, MachineError
+from snowcoder_jax.errors import InputError
 from snowcoder_jax.evaluation import sandbox, scores
 from snowcoder_jax.evaluation.ngram import ByteNgram
 from snowcoder_jax.evaluation.problems import Problem, complete, load_problems
@@ -85,7 +85,8 @@ def evaluate(
       a reference fails or a mutant passes, None where nothing was run), `seconds`.
 
     Raises:
-      MachineError: the model's losses are not finite, or the sandbox broke down while running.
+      InputError: the model's losses are not finite, which no restart can mend.
+      MachineError: the sandbox broke down while running.
     """
     steps = _Steps(on_progress)
     tokenizer = Tokenizer.load(tokenizer_folder)
@@ -108,7 +109,7 @@ def evaluate(
             on_progress=steps.advance,
         )
         if not np.isfinite(bits).all():
-            raise MachineError(
+            raise InputError(
                 "the model's losses on held-out code are not finite. Its training broke down: "
                 "lower the phase's schedule.peak and train it again."
             )

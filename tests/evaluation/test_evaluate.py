@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from snowcoder_jax import recipe, recipe_corpus, tokenizer
-from snowcoder_jax.errors import InputError, MachineError
+from snowcoder_jax.errors import InputError
 from snowcoder_jax.evaluation import evaluate as evaluation
 from snowcoder_jax.evaluation import sandbox
 from snowcoder_jax.evaluation.evaluate import HeldoutDocument, compare, evaluate, evaluate_ngram
@@ -192,7 +192,7 @@ def test_heldout_is_a_seeded_draw_within_the_bytes():
 def test_a_broken_model_is_refused(folder, tmp_path):
     params = decoder.init_params(RECIPE.model, 300, seed=0)
     params["final_norm"] = params["final_norm"] * np.nan
-    with pytest.raises(MachineError, match="not finite"):
+    with pytest.raises(InputError, match="not finite"):
         evaluate(
             RECIPE, params, tokenizer_folder=folder, heldout=HELDOUT, output=str(tmp_path / "e")
         )
