@@ -41,7 +41,7 @@ from beam_pipelines import options
 from snowcoder_jax import cli
 from snowcoder_jax.errors import EXIT_DONE, InputError, MachineError
 from snowcoder_jax.recipe_synthesis import CheckpointTeacher, ServerTeacher, VllmTeacher
-from snowcoder_jax.synthesis import prompts, runner, seed_parts
+from snowcoder_jax.synthesis import first_failures, prompts, runner, seed_parts
 from snowcoder_jax.synthesis.answers import AnswerIndex, AnswerStore
 from snowcoder_jax.synthesis.ask import Ask, load_ask
 from snowcoder_jax.synthesis.requests import Request
@@ -154,7 +154,9 @@ class Asked:
             teacher = self._running_teacher()
             # Files for each batch: what it wrote is whole when the batch is.
             with AnswerStore(self._ask.store, index=known) as store:
-                for answer in teacher.answers(missing.values()):
+                # Few that fail alone are bad prompts: what others were answered is not known.
+                asked = first_failures.answers(teacher, iter(missing.values()), lambda: True)
+                for answer in asked:
                     store.append(missing[answer.key], answer, name)
                     stored.add(answer.key)
         return [request.key for request in requests]

@@ -52,6 +52,15 @@ def test_every_request_is_asked_once_and_a_bad_one_fails_no_other(tmp_path: Path
     assert {row.request.seed.id for row in rows.values()} == {f"{i:032x}" for i in range(30)}
 
 
+def test_a_batch_of_which_all_is_refused_makes_no_dead_letters(tmp_path: Path) -> None:
+    with FakeServer() as server:
+        ask = make_ask(tmp_path / "ask", ServerTeacher("fake", (server.url,)), num_seeds=70)
+        refused = [dataclasses.replace(r, prompt=f"{r.prompt} fake=400") for r in requests_of(ask)]
+        with pytest.raises(InputError, match="none was answered"):
+            inference.Asked(ask).ask_missing(refused)
+    assert len(AnswerIndex(ask.store)) == 0
+
+
 @pytest.mark.parametrize(
     ("teacher", "words"),
     [
