@@ -31,7 +31,7 @@ NUM_LONG_RUNS = 3  # of corpora large enough that start-up is a small part
 NUM_STARTS = 2
 MAX_DIFFERING = 0.01  # of the documents may pass one side's filters and not the other's
 PEER_BYTES = 6_000_000
-ALONE_BYTES = 40_000_000
+ALONE_BYTES = 30_000_000
 WORKER_BYTES = 120_000_000
 GROWTH = (1, 4, 16)
 GROWTH_BYTES = 4_000_000  # of the smallest corpus
@@ -72,15 +72,15 @@ class Bench:
         return {"seconds": seconds, **json.loads(printed.splitlines()[-1])}
 
     def alternate(
-        self, sides: Mapping[str, Sequence[str]], sources: dict[str, str], num_runs: int
+        self, sides: Mapping[str, Sequence[str]], sources: dict[str, str]
     ) -> dict[str, dict[str, Any]]:
-        """Each side (name -> module and arguments) on its source, `num_runs` times in turn.
+        """Each side (name -> module and arguments) on its source, `NUM_RUNS` times in turn.
 
         Start-up is measured the same way, `NUM_STARTS` times, on the source `tiny`.
         """
         runs: dict[str, list[dict[str, Any]]] = {name: [] for name in sides}
         starts: dict[str, list[float]] = {name: [] for name in sides}
-        for number in range(num_runs):
+        for number in range(NUM_RUNS):
             for name, (side, *arguments) in sides.items():
                 if number < NUM_STARTS:
                     starts[name].append(self.run(side, sources["tiny"], *arguments)["seconds"])
@@ -116,7 +116,7 @@ def against_datatrove(bench: Bench, files: Sequence[File]) -> dict[str, float]:
         inputs.write_parquet(chosen, source, workers)
         sides = {"ours": ("ours", str(workers), "tokens"), "datatrove": ("peer", str(workers))}
         sources = {"ours": source, "datatrove": source, "tiny": bench.path(f"tiny-{workers}")}
-        result = bench.alternate(sides, sources, NUM_RUNS)
+        result = bench.alternate(sides, sources)
         rates = {name: len(chosen) / side["seconds"] for name, side in result.items()}
         passed = {name: set(side["passed"]) for name, side in result.items()}
         differ = len(passed["ours"] ^ passed["datatrove"]) / len(chosen)
@@ -144,7 +144,7 @@ def alone(bench: Bench, files: Sequence[File]) -> dict[str, float]:
         "records, parsed": ("ours", "1", "records-parsed"),
     }
     sources = {**dict.fromkeys(sides, source), "tiny": bench.path("tiny-1")}
-    result = bench.alternate(sides, sources, NUM_LONG_RUNS)
+    result = bench.alternate(sides, sources)
     seconds = {name: side["seconds"] for name, side in result.items()}
     return {
         "megabytes_per_second_per_core": megabytes / seconds["records"],
@@ -229,8 +229,8 @@ def _slope(points: Sequence[tuple[float, float]]) -> float:
 
 def beam_overhead(bench: Bench) -> dict[str, float]:
     """The same functions through Beam and in a plain loop, alternated in one process."""
-    seconds = bench.run("plain_loop", bench.path("alone"), str(NUM_LONG_RUNS))
-    start = bench.run("plain_loop", bench.path("tiny-1"), str(NUM_LONG_RUNS))
+    seconds = bench.run("plain_loop", bench.path("alone"), str(NUM_RUNS))
+    start = bench.run("plain_loop", bench.path("tiny-1"), str(NUM_RUNS))
     beam, loop = (
         statistics.median(seconds[name]) - statistics.median(start[name])
         for name in ("beam", "plain_loop")
