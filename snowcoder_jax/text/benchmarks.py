@@ -15,6 +15,7 @@ import importlib.resources
 import io
 import json
 import os
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -30,7 +31,7 @@ from snowcoder_jax.errors import InputError
 SHIPPED = "shipped"
 FIELD = "corpus.contamination.benchmarks"
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet")
-MEND = f"Name existing files, folders or globs of {', '.join(SUFFIXES)}."
+MEND = f"Name whole files, or folders or globs of them, in one of {', '.join(SUFFIXES)}."
 
 _PROMPTS = ("prompt", "complete_prompt", "instruct_prompt", "text")
 _SOLUTIONS = ("canonical_solution", "code", "solution")
@@ -38,6 +39,8 @@ _SOLUTIONS = ("canonical_solution", "code", "solution")
 _SIGNATURES = ("code_prompt", "declaration")
 _HEADS = ("prompt", "complete_prompt")
 _ITEMS = ("task_id", "name")
+# RecursionError: JSON that is nested without an end.
+_UNREADABLE = (ValueError, EOFError, OSError, RecursionError, zlib.error, pa.ArrowException)
 _FIELDS = {*_PROMPTS, *_SOLUTIONS, *_SIGNATURES, *_HEADS, *_ITEMS}
 
 
@@ -60,19 +63,29 @@ def expand(paths: Iterable[str]) -> list[str]:
     Raises:
       InputError: some name nothing; all of them are told.
     """
-    files_of = {path: _files_of(path) for path in paths}
-    faults = [f"{FIELD}: {_problem(path)}" for path, files in files_of.items() if not files]
-    if faults:
-        raise InputError("\n".join((*faults, MEND)))
-    return list(dict.fromkeys(file for files in files_of.values() for file in files))
+    files, problems = _find(paths)
+    if problems:
+        raise _fault(problems)
+    return files
 
 
 def problems(paths: Iterable[str]) -> list[str]:
-    """One line for each path that names nothing."""
-    return [_problem(path) for path in paths if not _files_of(path)]
+    """One line for each path that names nothing, and for each file that cannot be read."""
+    return _load(paths)[1]
 
 
-def _problem(path: str) -> str:
+def _find(paths: Iterable[str]) -> tuple[list[str], list[str]]:
+    """The files that paths name, each once, and a line for each path that names none."""
+    files_of = {path: _files_of(path) for path in paths}
+    files = dict.fromkeys(file for files in files_of.values() for file in files)
+    return list(files), [_nothing_at(path) for path, files in files_of.items() if not files]
+
+
+def _fault(problems: Iterable[str]) -> InputError:
+    return InputError("\n".join((*(f"{FIELD}: {problem}" for problem in problems), MEND)))
+
+
+def _nothing_at(path: str) -> str:
     held = "holds no file in a known format" if storage.exists(path) else "does not exist"
     return f"{path} {held}"
 
@@ -99,7 +112,7 @@ def shipped_references() -> list[Reference]:
     for file in sorted(folder.iterdir(), key=lambda f: f.name):
         if file.name.endswith((".yaml", ".yml")):
             record = yaml.safe_load(file.read_text(encoding="utf-8"))
-            references += _references(SHIPPED, record, file.name)
+            references += _references(SHIPPED, record)
     return references
 
 
@@ -107,22 +120,26 @@ def read_benchmarks(paths: Sequence[str]) -> list[Reference]:
     """References of benchmark files, folders and globs; a benchmark is named after its file.
 
     Raises:
-      InputError: a file is missing, broken, or its records have no known fields.
+      InputError: files are missing, broken, or their records have no known fields; all are told.
     """
+    references, problems = _load(paths)
+    if problems:
+        raise _fault(problems)
+    return references
+
+
+def _load(paths: Iterable[str]) -> tuple[list[Reference], list[str]]:
+    """The references, and a line for each path or file of which there are none."""
+    files, problems = _find(paths)
     references: list[Reference] = []
-    for path in expand(paths):
+    for path in files:
         benchmark = os.path.basename(path).split(".")[0]
         try:
             for record in _records(path):
-                references += _references(benchmark, record, path)
-        except (ValueError, EOFError, OSError, pa.ArrowException) as e:
-            if isinstance(e, InputError):
-                raise
-            raise InputError(
-                f"{FIELD}: {path} cannot be read ({e}). "
-                f"Name whole files in one of the formats {', '.join(SUFFIXES)}."
-            ) from e
-    return references
+                references += _references(benchmark, record)
+        except _UNREADABLE as e:
+            problems.append(f"{path} cannot be read ({e})")
+    return references, problems
 
 
 def _records(path: str) -> Iterator[Any]:
@@ -142,7 +159,7 @@ def _records(path: str) -> Iterator[Any]:
         yield from loaded
 
 
-def _references(benchmark: str, record: Any, path: str) -> Iterator[Reference]:
+def _references(benchmark: str, record: Any) -> Iterator[Reference]:
     fields = record if isinstance(record, dict) else {}
 
     def texts(names: Sequence[str]) -> list[str]:
@@ -151,10 +168,7 @@ def _references(benchmark: str, record: Any, path: str) -> Iterator[Reference]:
 
     prompts, solutions = texts(_PROMPTS), texts(_SOLUTIONS)
     if not prompts and not solutions:
-        raise InputError(
-            f"{FIELD}: {path} holds a record with none of the fields "
-            f"{', '.join((*_PROMPTS, *_SOLUTIONS))}. Name a file in a known format."
-        )
+        raise ValueError(f"a record has none of the fields {', '.join((*_PROMPTS, *_SOLUTIONS))}")
     item = next((str(fields[name]) for name in _ITEMS if name in fields), "?")
     yield from (Reference(benchmark, item, text, "prompt") for text in prompts)
     yield from (Reference(benchmark, item, text, "solution") for text in solutions)

@@ -111,6 +111,9 @@ def test_paths_may_be_urls() -> None:
         ("a.jsonl", b'{"prompt": " ", "code": 3}'),
         ("a.json", b"{}"),
         ("a.jsonl.gz", b"no gzip"),
+        ("a.jsonl.gz", gzip.compress(b'{"prompt": "p"}')[:-9]),
+        ("a.jsonl.gz", gzip.compress(b"")[:10] + b"\xff" * 20),
+        ("a.json", b"[" * 100_000),
         ("a.jsonl", b"\xff\xfe"),
         ("a.jsonl", b"3"),
         ("a.parquet", b"PAR1"),
@@ -121,6 +124,18 @@ def test_faulty_file_is_named(tmp_path: Path, name: str, data: bytes) -> None:
     path.write_bytes(data)
     with pytest.raises(InputError, match=r"contamination\.benchmarks.*" + name):
         read_benchmarks([str(tmp_path)])
+
+
+def test_all_faulty_files_are_told_at_once_and_before_a_run(tmp_path: Path) -> None:
+    paths = [str(tmp_path / name) for name in ("a.jsonl", "gone.jsonl", "b.json")]
+    (tmp_path / "a.jsonl").write_text("{")
+    (tmp_path / "b.json").write_text('{"other": 1}')
+    with pytest.raises(InputError) as raised:
+        read_benchmarks([*paths, str(FIXTURES)])
+    problems = benchmarks.problems([*paths, str(FIXTURES)])
+    assert len(problems) == 3
+    assert all(problem in str(raised.value) for problem in problems)
+    assert all(any(problem.startswith(path) for problem in problems) for path in paths)
 
 
 def test_all_missing_paths_are_told_at_once(tmp_path: Path) -> None:
