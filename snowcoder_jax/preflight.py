@@ -211,7 +211,7 @@ def _devices(recipe: Recipe) -> Iterator[Fault]:
     from snowcoder_jax.model.attention import kernel_on
     from snowcoder_jax.training import distributed, mesh
     from snowcoder_jax.training.state import state_shapes
-    from snowcoder_jax.training.step import check_offload
+    from snowcoder_jax.training.step import check_remat
 
     model, hardware = recipe.model, recipe.hardware
     try:
@@ -223,11 +223,10 @@ def _devices(recipe: Recipe) -> Iterator[Fault]:
         state_shapes(model, recipe.tokenizer.vocab_size, recipe.optimizer, devices)
     except InputError as e:
         yield Fault("hardware.mesh", str(e), "Mend the mesh.")
-    if hardware.remat == "offload":
-        try:
-            check_offload(devices)
-        except InputError as e:
-            yield Fault("hardware.remat", str(e), "Choose another.")
+    try:
+        check_remat(hardware, devices)
+    except InputError as e:
+        yield Fault("hardware.remat", str(e), "Choose another.")
     for phase in recipe.phases:
         try:
             mesh.check_batch(phase, devices, hardware.microbatches)

@@ -270,12 +270,15 @@ class Hardware:
 
     `beam_options` are Apache Beam's own (`--runner=DataflowRunner`, ...) for every corpus stage;
     without any, a stage runs in this process, or in `beam_workers` of them. Where training makes
-    no step for `hang_minutes`, every process prints its stacks (0: never).
+    no step for `hang_minutes`, every process prints its stacks (0: never). `scan_layers`: one
+    program of a block goes through all layers; false: each layer has its own, which takes longer
+    to compile and spares the stacks of saved activations.
     """
 
     mesh: Mesh = Mesh()
     compute_dtype: Literal["float32", "bfloat16"] = "bfloat16"
     remat: Remat = "minimal"
+    scan_layers: bool = True
     microbatches: int = 1
     loss_chunk_tokens: int = 2_048
     attention_kernel: AttentionKernel = "auto"

@@ -1,6 +1,6 @@
 """Our step, as the trainer runs it, on synthetic tokens.
 
-    python -m train_parts.ours SETTING BATCH_SIZE STEPS REMAT
+    python -m train_parts.ours SETTING BATCH_SIZE STEPS REMAT MICROBATCHES
 
 Prints one JSON object: the seconds of each step after the first, the peak memory, the last loss,
 and the model's FLOP a token. Imports only what the step needs.
@@ -35,7 +35,12 @@ def measure(of: Setting, num_steps: int, remat: str) -> dict[str, Any]:
         head_dim=of.head_dim,
         max_sequence_length=of.sequence_length,
     )
-    hardware = recipe.Hardware(compute_dtype=of.dtype, remat=remat)  # type: ignore[arg-type]
+    hardware = recipe.Hardware(
+        compute_dtype=of.dtype,  # type: ignore[arg-type]
+        remat=remat,  # type: ignore[arg-type]
+        scan_layers=of.scan_layers,
+        microbatches=of.microbatches,
+    )
     optimizer = recipe.Optimizer()
     mesh = make_mesh(recipe.Mesh(), jax.devices()[:1])
     train_step = make_train_step(model, of.vocab_size, optimizer, hardware, mesh)
@@ -69,13 +74,14 @@ def measure(of: Setting, num_steps: int, remat: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    name, batch_size, num_steps, remat = sys.argv[1:]
+    name, batch_size, num_steps, remat, microbatches = sys.argv[1:]
     if name == "gpu" and jax.default_backend() != "gpu":
         sys.exit(
             f"JAX sees no GPU but {jax.default_backend()} (JAX_PLATFORMS is "
             f"{os.environ.get('JAX_PLATFORMS') or 'not set'})"
         )
-    print(json.dumps(measure(setting(name, int(batch_size)), int(num_steps), remat)))
+    of = setting(name, int(batch_size), int(microbatches))
+    print(json.dumps(measure(of, int(num_steps), remat)))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The peer: transformers' LlamaForCausalLM with fused AdamW, at its best.
 
-    python -m train_parts.pytorch SETTING BATCH_SIZE STEPS REMAT
+    python -m train_parts.pytorch SETTING BATCH_SIZE STEPS REMAT MICROBATCHES
 
 Its attention is PyTorch's scaled_dot_product_attention, told that the mask is causal: as
 transformers calls it while training, it would be given a mask of S x S, which rules out the fast
@@ -72,6 +72,7 @@ def measure(of: Setting, num_steps: int, remat: str, device: str) -> dict[str, A
     )
     ids = torch.from_numpy(of.ids()).to(device)
     inputs, targets = ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
+    parts = list(zip(inputs.chunk(of.microbatches), targets.chunk(of.microbatches), strict=True))
     is_narrow = of.dtype == "bfloat16"
     forward = model
     if device != "cpu":
@@ -81,13 +82,17 @@ def measure(of: Setting, num_steps: int, remat: str, device: str) -> dict[str, A
         forward = torch.compile(model)
 
     def step() -> float:
-        with torch.autocast(device, torch.bfloat16, enabled=is_narrow):
-            loss = forward(input_ids=inputs, shift_labels=targets, labels=targets).loss
-        loss.backward()
+        total = torch.zeros((), device=device)
+        for part, labels in parts:
+            with torch.autocast(device, torch.bfloat16, enabled=is_narrow):
+                loss = forward(input_ids=part, shift_labels=labels, labels=labels).loss
+            loss = loss / len(parts)
+            loss.backward()
+            total += loss.detach()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        return loss.item()  # waits for the device
+        return total.item()  # waits for the device
 
     times = timed(step, num_steps)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -97,12 +102,12 @@ def measure(of: Setting, num_steps: int, remat: str, device: str) -> dict[str, A
 
 
 def main() -> None:
-    name, batch_size, num_steps, remat = sys.argv[1:]
+    name, batch_size, num_steps, remat, microbatches = sys.argv[1:]
     device = "cuda"
     if name == "cpu":
         device = "cpu"
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    of = setting(name, int(batch_size))
+    of = setting(name, int(batch_size), int(microbatches))
     print(json.dumps(measure(of, int(num_steps), remat, device)))
 
 

@@ -14,7 +14,10 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Setting:
-    """A Llama with tied embeddings and as many key as query heads, and a batch for it."""
+    """A Llama with tied embeddings and as many key as query heads, and a batch for it.
+
+    `scan_layers` is of our side alone; `microbatches` is each side's own.
+    """
 
     hidden_dim: int
     mlp_dim: int
@@ -25,6 +28,8 @@ class Setting:
     sequence_length: int
     dtype: str
     learning_rate: float = 3e-4
+    scan_layers: bool = True
+    microbatches: int = 1
 
     @property
     def head_dim(self) -> int:
@@ -49,6 +54,7 @@ CPU = Setting(
     batch_size=16,
     sequence_length=512,
     dtype="float32",
+    scan_layers=False,
 )
 # The paper's 1.3 B model (arXiv 2409.02326 section 2).
 GPU = Setting(
@@ -64,8 +70,8 @@ GPU = Setting(
 SETTINGS = {"cpu": CPU, "gpu": GPU}
 
 
-def setting(name: str, batch_size: int) -> Setting:
-    return dataclasses.replace(SETTINGS[name], batch_size=batch_size)
+def setting(name: str, batch_size: int, microbatches: int) -> Setting:
+    return dataclasses.replace(SETTINGS[name], batch_size=batch_size, microbatches=microbatches)
 
 
 def timed(step: Callable[[], float], num_steps: int) -> dict[str, Any]:

@@ -25,24 +25,17 @@ from typing import Any, NamedTuple, get_args
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.ad_checkpoint import checkpoint_name
 from jax.experimental.layout import Layout, with_layout_constraint
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 
-from snowcoder_jax.model.attention import (
-    SAVED_NAME,
-    attention,
-    cached_attention,
-    is_cudnn_forward,
-)
+from snowcoder_jax.model.attention import attention, cached_attention
+from snowcoder_jax.model.products import weight_product
+from snowcoder_jax.model.remat import block_input, block_part, rematerialised
 from snowcoder_jax.model.rotary import Rope, rope_table, rotate
 from snowcoder_jax.recipe import AttentionKernel, Model, Remat
 
 Params = dict[str, Any]
-# The names of what remat policies save: the residual stream before a block, and parts of a block.
-_BLOCK_INPUT = "block_input"
-_BLOCK_PART = "block_part"
 # Attention of (q_BSNH, k_BSKH, v_BSKH): its output and what the caller's scan collects.
 _Attend = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]]
 
@@ -107,6 +100,7 @@ class Decoder(nnx.Module):
         residual stream after attention, the MLP's two inner products, and the attention's output
         (with what its backward pass needs of it); `attention`: that output alone; `full`: nothing.
         `offload` saves what `attention` does, the block's input counted in, in the host's memory.
+      scan_layers: whether one program of a block goes through all layers, or each has its own.
     """
 
     def __init__(
@@ -116,6 +110,7 @@ class Decoder(nnx.Module):
         *,
         compute_dtype: DTypeLike = jnp.float32,
         remat: Remat = "none",
+        scan_layers: bool = True,
         rngs: nnx.Rngs,
     ) -> None:
         assert remat in get_args(Remat), remat
@@ -123,6 +118,7 @@ class Decoder(nnx.Module):
         self.config = config
         self.compute_dtype = jnp.dtype(compute_dtype)
         self.remat = remat
+        self.scan_layers = scan_layers
         std, shape = config.initializer_range, (vocab_size, config.hidden_dim)
         self.embedding = nnx.Param(std * jax.random.normal(rngs.params(), shape, jnp.float32))
         self.layers = Layers(config, rngs=rngs)
@@ -158,11 +154,12 @@ class Decoder(nnx.Module):
             return o_BSNH, None
 
         def step(x_BSD: jax.Array, weights: Params) -> tuple[jax.Array, None]:
-            x_BSD = checkpoint_name(_row_major(x_BSD, mesh), _BLOCK_INPUT)
+            x_BSD = block_input(_row_major(x_BSD, mesh))
             return block(weights, x_BSD, config, rope, attend)
 
         x_BSD = _embedded(self.embedding[...], ids_BS, mesh).astype(dtype)
-        x_BSD, _ = jax.lax.scan(_rematerialised(step, self.remat), x_BSD, layer_weights(self))
+        step = rematerialised(step, self.remat, in_loop=self.scan_layers)
+        x_BSD, _ = jax.lax.scan(step, x_BSD, layer_weights(self), unroll=not self.scan_layers)
         return rms_norm(x_BSD, self.final_norm[...], config.norm_eps)
 
     def extend(
@@ -272,53 +269,17 @@ def block(
     """
     w = {name: weight.astype(x_BSD.dtype) for name, weight in weights.items()}
     y_BSD = rms_norm(x_BSD, weights["attention_norm"], config.norm_eps)
-    q_BSNH = _named(rotate(_product("bsd,dnh->bsnh", y_BSD, w["query"]), rope))
-    k_BSKH = _named(rotate(_product("bsd,dnh->bsnh", y_BSD, w["key"]), rope))
-    v_BSKH = _named(_product("bsd,dnh->bsnh", y_BSD, w["value"]))
+    q_BSNH = block_part(rotate(weight_product("bsd,dnh->bsnh", y_BSD, w["query"]), rope))
+    k_BSKH = block_part(rotate(weight_product("bsd,dnh->bsnh", y_BSD, w["key"]), rope))
+    v_BSKH = block_part(weight_product("bsd,dnh->bsnh", y_BSD, w["value"]))
     o_BSNH, collected = attend(q_BSNH, k_BSKH, v_BSKH)
-    x_BSD = _named(x_BSD + _product("bsnh,nhd->bsd", o_BSNH, w["output"]))
+    x_BSD = block_part(x_BSD + weight_product("bsnh,nhd->bsd", o_BSNH, w["output"]))
     y_BSD = rms_norm(x_BSD, weights["mlp_norm"], config.norm_eps)
-    gate_BSF, up_BSF = (_named(_product("bsd,df->bsf", y_BSD, w[name])) for name in ("gate", "up"))
-    x_BSD = x_BSD + _product("bsf,fd->bsd", jax.nn.silu(gate_BSF) * up_BSF, w["down"])
+    gate_BSF, up_BSF = (
+        block_part(weight_product("bsd,df->bsf", y_BSD, w[name])) for name in ("gate", "up")
+    )
+    x_BSD = x_BSD + weight_product("bsf,fd->bsd", jax.nn.silu(gate_BSF) * up_BSF, w["down"])
     return x_BSD, collected
-
-
-def _named(x: jax.Array) -> jax.Array:
-    """What `minimal` saves of a block: rotated heads and the residual stream, not the products
-    behind them, so that the backward pass has no rotation and no sum to do again."""
-    return checkpoint_name(x, _BLOCK_PART)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _product(subscripts: str, x: jax.Array, weight: jax.Array) -> jax.Array:
-    """`jnp.einsum` of activations and a weight, with a gradient that suits CPUs.
-
-    JAX's own gradient of a weight has the output's gradient as the left operand, which XLA
-    transposes for a CPU by computing it a second time, column by column. Here the smaller operand
-    is on the left: 225 ms for the forward and backward pass of an MLP where there were 318.
-    """
-    return jnp.einsum(subscripts, x, weight)
-
-
-def _product_forward(
-    subscripts: str, x: jax.Array, weight: jax.Array
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return jnp.einsum(subscripts, x, weight), (x, weight)
-
-
-def _product_backward(
-    subscripts: str, saved: tuple[jax.Array, jax.Array], y_grad: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    x, weight = saved
-    dims, y_dims = subscripts.split("->")
-    x_dims, weight_dims = dims.split(",")
-    x_grad = jnp.einsum(f"{y_dims},{weight_dims}->{x_dims}", y_grad, weight)
-    if x.size <= y_grad.size:
-        return x_grad, jnp.einsum(f"{x_dims},{y_dims}->{weight_dims}", x, y_grad)
-    return x_grad, jnp.einsum(f"{y_dims},{x_dims}->{weight_dims}", y_grad, x)
-
-
-_product.defvjp(_product_forward, _product_backward)
 
 
 def rms_norm(x: jax.Array, scale_D: jax.Array, eps: float) -> jax.Array:
@@ -328,38 +289,21 @@ def rms_norm(x: jax.Array, scale_D: jax.Array, eps: float) -> jax.Array:
     return (x32 * inverse_rms * scale_D).astype(x.dtype)
 
 
-def _rematerialised(step: Callable[..., Any], remat: Remat) -> Callable[..., Any]:
-    if remat == "none":
-        return step
-    policies = jax.checkpoint_policies
-    named = policies.save_only_these_names
-    policy = {
-        "full": policies.nothing_saveable,
-        "attention": policies.save_from_both_policies(named(SAVED_NAME), is_cudnn_forward),
-        "minimal": policies.save_from_both_policies(
-            named(SAVED_NAME, _BLOCK_PART), is_cudnn_forward
-        ),
-        "offload": policies.save_and_offload_only_these_names(
-            names_which_can_be_saved=[],
-            names_which_can_be_offloaded=[_BLOCK_INPUT, SAVED_NAME],
-            offload_src="device",
-            offload_dst="pinned_host",
-        ),
-    }[remat]
-    # Inside a scan the loop itself keeps XLA from merging the recomputation with the forward.
-    return jax.checkpoint(step, policy=policy, prevent_cse=False)
-
-
 # The same, as pure functions of a dict of arrays.
 
 
 @functools.cache
 def _graph(
-    config: Model, vocab_size: int, compute_dtype: str, remat: Remat
+    config: Model, vocab_size: int, compute_dtype: str, remat: Remat, scan_layers: bool
 ) -> nnx.GraphDef[Decoder]:
     def make() -> Decoder:
         return Decoder(
-            config, vocab_size, compute_dtype=compute_dtype, remat=remat, rngs=nnx.Rngs(0)
+            config,
+            vocab_size,
+            compute_dtype=compute_dtype,
+            remat=remat,
+            scan_layers=scan_layers,
+            rngs=nnx.Rngs(0),
         )
 
     graph, _ = nnx.split(nnx.eval_shape(make))
@@ -382,11 +326,12 @@ def apply(
     *,
     compute_dtype: DTypeLike = jnp.float32,
     remat: Remat = "none",
+    scan_layers: bool = True,
     mesh: Mesh | None = None,
     attention_kernel: AttentionKernel = "auto",
 ) -> jax.Array:
     """`Decoder.__call__` of `params`: hidden states [B, S, D] in compute dtype."""
-    graph = _graph(config, vocab_size, jnp.dtype(compute_dtype).name, remat)
+    graph = _graph(config, vocab_size, jnp.dtype(compute_dtype).name, remat, scan_layers)
     hidden_BSD: jax.Array = nnx.merge(graph, params)(
         ids_BS, first_key_BS, mesh=mesh, attention_kernel=attention_kernel
     )
@@ -415,7 +360,7 @@ def apply_cached(
     compute_dtype: DTypeLike = jnp.float32,
 ) -> tuple[jax.Array, Cache]:
     """`Decoder.extend` of `params`."""
-    graph = _graph(config, vocab_size, jnp.dtype(compute_dtype).name, "none")
+    graph = _graph(config, vocab_size, jnp.dtype(compute_dtype).name, "none", True)
     return nnx.merge(graph, params).extend(ids_BS, cache, valid_BS)
 
 

@@ -45,10 +45,9 @@ def make_train_step(
     where `optimizer.z_loss` is not 0.
 
     Raises:
-      InputError: `hardware.remat` is `offload` and the devices reach no memory of the host.
+      InputError: the devices cannot do what `hardware.remat` asks; see `check_remat`.
     """
-    if hardware.remat == "offload":
-        check_offload(mesh)
+    check_remat(hardware, mesh)
     transform = make_optimizer(optimizer, decoder.logical_axes(model))
     positions = PartitionSpec(LOGICAL_TO_MESH["batch"], LOGICAL_TO_MESH["sequence"])
 
@@ -67,6 +66,7 @@ def make_train_step(
             first_key_BS,
             compute_dtype=hardware.compute_dtype,
             remat=hardware.remat,
+            scan_layers=hardware.scan_layers,
             mesh=mesh,
             attention_kernel=hardware.attention_kernel,
         )
@@ -149,11 +149,19 @@ def make_train_step(
     )
 
 
-def check_offload(mesh: Mesh) -> None:
-    """Raises InputError where the devices of `mesh` have no pinned host memory."""
+def check_remat(hardware: recipe.Hardware, mesh: Mesh) -> None:
+    """Raises InputError where `hardware.remat` would have no effect on the devices of `mesh`."""
     device = mesh.devices.flat[0]
-    if all(memory.kind != "pinned_host" for memory in device.addressable_memories()):
+    if hardware.remat == "offload" and all(
+        memory.kind != "pinned_host" for memory in device.addressable_memories()
+    ):
         raise InputError(
             f"hardware.remat: offload needs pinned host memory, which {device.platform} devices "
             "do not have here. Choose `attention` or `full`."
+        )
+    if hardware.remat != "none" and not hardware.scan_layers and device.platform == "cpu":
+        # XLA's CPU backend drops the barriers that keep recomputations apart before it merges them.
+        raise InputError(
+            f"hardware.remat: {hardware.remat} keeps as much memory as `none` on a CPU where "
+            "hardware.scan_layers is false. Choose `none`, or set scan_layers to true."
         )

@@ -121,6 +121,18 @@ def test_rematerialisation_changes_no_gradient(params, remat):
     )
 
 
+@pytest.mark.parametrize("remat", ["none", "minimal"])
+def test_a_program_for_each_layer_changes_no_gradient(params, remat):
+    ids = random_ids(2, 8)
+
+    def loss(params, scan_layers):
+        hidden = decoder.apply(params, TINY, VOCAB, ids, remat=remat, scan_layers=scan_layers)
+        return jnp.sum(hidden**3)
+
+    scanned, own = (jax.jit(jax.grad(loss), static_argnums=1)(params, x) for x in (True, False))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3), scanned, own)
+
+
 def test_only_full_remat_computes_the_attention_again(params):
     def num_exps(remat):
         def loss(params):

@@ -15,7 +15,7 @@ from snowcoder_jax.errors import InputError
 from snowcoder_jax.model import decoder, loss
 from snowcoder_jax.training.mesh import make_mesh
 from snowcoder_jax.training.state import TrainState, fresh_state
-from snowcoder_jax.training.step import Batch, Metrics, check_offload, make_train_step
+from snowcoder_jax.training.step import Batch, Metrics, check_remat, make_train_step
 
 B, S = 8, SEQUENCE_LENGTH
 RATE = np.float32(1e-2)
@@ -72,6 +72,13 @@ def test_microbatches_weigh_by_tokens() -> None:
     assert_close(four.params, one.params, rtol=1e-3)
 
 
+def test_a_program_for_each_layer_learns_the_same() -> None:
+    scanned, scanned_metrics = run(make_batch(), steps=3)
+    own, own_metrics = run(make_batch(), steps=3, scan_layers=False)
+    assert_close(own_metrics, scanned_metrics, rtol=1e-4)
+    assert_close(own.params, scanned.params, rtol=1e-3)
+
+
 def test_z_loss_is_told_apart_from_the_loss_and_learnt_from() -> None:
     plain_metrics = run(make_batch())[1]
     metrics = run(make_batch(), z_loss=0.1)[1]
@@ -99,8 +106,14 @@ def test_bfloat16_compute_keeps_parameters_and_moments_in_float32(chunk_tokens: 
 
 def test_offload_is_refused_where_devices_reach_no_host_memory() -> None:
     device = SimpleNamespace(platform="abacus", addressable_memories=list)
+    asked = dataclasses.replace(HARDWARE, remat="offload")
     with pytest.raises(InputError, match=r"hardware.remat: offload .* abacus"):
-        check_offload(SimpleNamespace(devices=np.array([device])))  # type: ignore[arg-type]
+        check_remat(asked, SimpleNamespace(devices=np.array([device])))  # type: ignore[arg-type]
+
+
+def test_remat_is_refused_where_it_would_keep_as_much_memory() -> None:
+    with pytest.raises(InputError, match=r"hardware.remat: minimal .* scan_layers"):
+        run(make_batch(), remat="minimal", scan_layers=False)
 
 
 def test_a_broken_update_is_skipped_and_counted() -> None:
