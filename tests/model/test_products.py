@@ -9,9 +9,9 @@ import pytest
 
 from snowcoder_jax.model.products import weight_product
 
-SIZES = {"b": 2, "s": 16, "d": 8, "n": 3, "h": 4, "f": 24}
-# Of a block: the output wider than the activations, as wide, narrower (few heads, `down`).
-BLOCK = ("bsd,df->bsf", "bsd,dnh->bsnh", "bsnh,nhd->bsd", "bsf,fd->bsd")
+SIZES = {"b": 2, "s": 16, "d": 8, "n": 3, "k": 1, "h": 4, "f": 24}
+# Of a block: outputs wider than the activations, then narrower; `bskh` are few heads of keys.
+BLOCK = ("bsd,df->bsf", "bsd,dnh->bsnh", "bsd,dkh->bskh", "bsnh,nhd->bsd", "bsf,fd->bsd")
 
 
 def random_array(dims: str, seed: int) -> np.ndarray:
