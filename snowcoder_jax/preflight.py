@@ -6,6 +6,7 @@ that do not divide a batch: all at once, each with its mend.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import uuid
 from collections.abc import Callable, Collection, Iterator
@@ -217,30 +218,39 @@ def _devices(recipe: Recipe) -> Iterator[Fault]:
     try:
         devices = mesh.make_mesh(hardware.mesh)
     except InputError as e:
-        yield Fault("hardware.mesh", str(e), "Mend the mesh.")
+        yield _fault(e)
         return
     try:
         state_shapes(model, recipe.tokenizer.vocab_size, recipe.optimizer, devices)
     except InputError as e:
-        yield Fault("hardware.mesh", str(e), "Mend the mesh.")
+        yield _fault(e)
     try:
         check_remat(hardware, devices)
     except InputError as e:
-        yield Fault("hardware.remat", str(e), "Choose another.")
+        yield _fault(e)
     for phase in recipe.phases:
         try:
             mesh.check_batch(phase, devices, hardware.microbatches)
             distributed.row_share(devices, phase.batch_size)
         except InputError as e:
-            yield Fault(f"phases.{phase.name}.batch_size", str(e), "Mend the batch.")
+            yield _fault(e)
     dtype, packed = jnp.dtype(hardware.compute_dtype), model.attention == "document"
     for length in sorted({phase.sequence_length for phase in recipe.phases}):
         kernel = hardware.attention_kernel
         try:
             kernel_on(devices, kernel, dtype, length, model.head_dim, packed=packed)
         except InputError as e:
-            problem = f"for sequences of {length}: {e}"
-            yield Fault("hardware.attention_kernel", problem, "Choose another.")
+            fault = _fault(e)
+            problem = f"for sequences of {length}: {fault.problem}"
+            yield dataclasses.replace(fault, problem=problem)
+
+
+def _fault(error: InputError) -> Fault:
+    """By its parts, an error of the form "field: problem. Mend.", as all of the trainer's are."""
+    field, _, told = str(error).partition(": ")
+    problem, _, mend = told.rpartition(". ")
+    assert problem, error
+    return Fault(field, problem, mend)
 
 
 def _tracking(recipe: Recipe) -> Iterator[Fault]:

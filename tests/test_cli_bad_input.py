@@ -172,6 +172,11 @@ def test_what_cannot_train_is_told_before_the_corpus_is_made(
     assert "hardware.mesh.tensor: 3 does not divide a dim of" in result.stderr
     assert "splash cannot compute this attention: it does not run on cpu" in result.stderr
     assert "phases.continued.batch_size" in result.stderr
+    # Each says where and how to mend it, and says it once.
+    for told in ("hardware.mesh.tensor:", "phases.continued.batch_size:"):
+        assert result.stderr.count(told) == 1
+    assert "hardware.attention_kernel: for sequences of 256: splash" in result.stderr
+    assert "does not run on cpu. Set it to auto for the best one that can.\n" in result.stderr
 
 
 @pytest.mark.slow
