@@ -18,6 +18,7 @@ from snowcoder_jax.errors import (
     EXIT_MACHINE,
     EXIT_SAVED,
     InputError,
+    is_interrupt,
     plain_error,
 )
 from snowcoder_jax.recipe import Recipe, load_recipe
@@ -60,16 +61,17 @@ def exit_code(work: Callable[[], int], program: str = "snowcoder") -> int:
         code = work()
         distributed.leave(code)
         return code
-    except Exception as e:
-        error = plain_error(e) or distributed.lost_others(e)
-        if error is None:
+    except (Exception, KeyboardInterrupt) as e:
+        if is_interrupt(e):
+            code, message = EXIT_SAVED, "interrupted; start the same command again to go on"
+        elif (error := plain_error(e) or distributed.lost_others(e)) is not None:
+            code = EXIT_INPUT if isinstance(error, InputError) else EXIT_MACHINE
+            message = str(error)
+        else:
             if distributed.process_count() > 1:
                 traceback.print_exc()
                 distributed.leave(EXIT_MACHINE, repr(e))
             raise
-        code, message = EXIT_INPUT if isinstance(error, InputError) else EXIT_MACHINE, str(error)
-    except KeyboardInterrupt:
-        code, message = EXIT_SAVED, "interrupted; start the same command again to go on"
     print(f"{program}: {message}", file=sys.stderr)
     distributed.leave(code, message)
     return code

@@ -27,6 +27,13 @@ _RAISED = re.compile(
     r"(?:^|[\s.])(InputError|MachineError): (.+?)(?: \[while running|\n|$)", re.DOTALL
 )
 _WHERE = re.compile(r" \[while running .*", re.DOTALL)
+_INTERRUPTED = re.compile(r"^KeyboardInterrupt\b", re.MULTILINE)
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Whether somebody stopped the program: a KeyboardInterrupt, or what Beam makes of one that
+    is raised inside a stage, a RuntimeError of its name."""
+    return isinstance(error, KeyboardInterrupt) or bool(_INTERRUPTED.search(str(error)))
 
 
 def plain_error(error: BaseException) -> InputError | MachineError | None:

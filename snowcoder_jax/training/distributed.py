@@ -257,7 +257,7 @@ def _written(path: str) -> str:
     return path
 
 
-def lost_others(error: Exception) -> MachineError | None:
+def lost_others(error: BaseException) -> MachineError | None:
     """What to say of an error of JAX that comes from the end of another process."""
     text = str(error)
     if process_count() == 1 or not ("Gloo" in text or "UNAVAILABLE" in text):

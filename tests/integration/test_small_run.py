@@ -150,12 +150,19 @@ def test_preemption_saves_and_asks_to_be_started_again(
     output = tmp_path_factory.mktemp("preempted")
     arguments = small_run.command(sources, output)
     checkpoints = output / "runs/local/checkpoints/general"
+
+    def written(stage: str) -> bool:
+        return any(output.glob(f"corpora/*/attributes/{stage}-*/code/*.manifest.json"))
+
     moments = {
-        "ingest": lambda: True,
-        "train general": lambda: any(checkpoints.glob("*.manifest.json")),
+        "ingest": (lambda: True, signal.SIGTERM),
+        # Inside a stage, where Beam makes another error of it.
+        "rules": (lambda: written("rules"), signal.SIGTERM),
+        "tokens": (lambda: written("tokens"), signal.SIGINT),
+        "train general": (lambda: any(checkpoints.glob("*.manifest.json")), signal.SIGTERM),
     }
-    for step, ready in moments.items():
-        code, log = small_run.signal_when(arguments, step, ready, signal.SIGTERM)
+    for step, (ready, sent) in moments.items():
+        code, log = small_run.signal_when(arguments, step, ready, sent)
         assert code == EXIT_SAVED, log
         assert "start the same command again" in log.lower()
         assert "Traceback" not in log
