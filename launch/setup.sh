@@ -4,6 +4,8 @@
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
+TORCH_CPU_INDEX=https://download.pytorch.org/whl/cpu
+
 find_python() {
   local candidate
   for candidate in "${SNOWCODER_PYTHON:-}" python3.11 python3 python3.12 python3.13; do
@@ -53,9 +55,32 @@ make_environment() {
       exit 1
     fi
   done
+  use_torch_without_cuda "$folder/bin/python"
   "$folder/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --editable . || {
     echo "Could not install this project into $folder: see pip's message above." >&2
     exit 1
   }
   echo "$stamp" >"$folder/stamp"
+}
+
+# PyPI's torch for Linux loads CUDA's libraries, gigabytes that the locks of CPU environments do not
+# name. PyTorch's own index has the same version without them.
+use_torch_without_cuda() {
+  local python=$1 version
+  version=$("$python" -c '
+try:
+    import torch
+except ModuleNotFoundError:
+    pass
+except ImportError:
+    import importlib.metadata
+    print(importlib.metadata.version("torch"))') || exit 1
+  [ -n "$version" ] || return 0
+  echo "torch $version needs CUDA here; taking its CPU build from $TORCH_CPU_INDEX instead ..." >&2
+  if ! "$python" -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall \
+    --index-url "$TORCH_CPU_INDEX" "torch==$version"; then
+    echo "Could not get it: see pip's message above. From another index that has torch" \
+      "$version+cpu: set PIP_EXTRA_INDEX_URL and start again." >&2
+    exit 1
+  fi
 }

@@ -49,7 +49,7 @@ def fill_in(data: dict[str, Any], faults: list[Fault]) -> None:
     try:
         config, vocab_size = llama_config.read_config(folder)
     except InputError as e:
-        faults.append(Fault("base_model", str(e), "Name the folder of a whole Llama model."))
+        faults.append(strict.as_fault(e, "base_model", "Name the folder of a whole Llama model."))
         return
     for name, value in strict.to_plain(config).items():
         given = model.get(name, value)
@@ -76,11 +76,11 @@ def problems(recipe: Recipe) -> Iterator[Fault]:
     try:
         _check_weights(folder)
     except InputError as e:
-        yield Fault("base_model", str(e), "Fetch the whole model, or choose another.")
+        yield strict.as_fault(e, "base_model", "Fetch the whole model, or choose another.")
     try:
         tokenizer = Tokenizer.load(folder)
     except InputError as e:
-        yield Fault("base_model", str(e), "Choose a model whose tokenizer can be used.")
+        yield strict.as_fault(e, "base_model", "Choose a model whose tokenizer can be used.")
         return
     if tokenizer.vocab_size > recipe.tokenizer.vocab_size:
         yield Fault(

@@ -21,7 +21,7 @@ from snowcoder_jax.recipe_synthesis import ServerTeacher, VllmTeacher
 from snowcoder_jax.recipe_synthesis_checks import is_key
 from snowcoder_jax.sources import paths
 from snowcoder_jax.sources.check import check_opt_out, check_source
-from snowcoder_jax.strict import Fault, nearest
+from snowcoder_jax.strict import Fault, as_fault, nearest
 from snowcoder_jax.text import benchmarks
 
 BUILT_IN_POSITIVES = ("shipped_problems", "good_modules")
@@ -86,17 +86,20 @@ def _sources(recipe: Recipe) -> Iterator[Fault]:
         try:
             yield from check_source(source)
         except InputError as e:
-            yield Fault(f"sources.{source.name}.path", str(e), "Mend the path.")
+            yield as_fault(e, f"sources.{source.name}.path")
     try:
         yield from check_opt_out(recipe.corpus.opt_out)
     except InputError as e:
-        yield Fault("corpus.opt_out", str(e), "Mend the path.")
+        yield as_fault(e, "corpus.opt_out")
 
 
 def _output(recipe: Recipe) -> Iterator[Fault]:
     output = os.path.realpath(recipe.output) + os.sep
     for source in recipe.sources:
-        folders = paths.expand(source.path) if isinstance(source, FolderSource) else []
+        try:
+            folders = paths.expand(source.path) if isinstance(source, FolderSource) else []
+        except InputError:
+            continue  # told of the source
         if any(output.startswith(os.path.realpath(f) + os.sep) for f in folders):
             # The run would read what it writes, and find its source changed at every start.
             mend = "Set `output` to a folder outside of it."
@@ -105,17 +108,19 @@ def _output(recipe: Recipe) -> Iterator[Fault]:
     try:
         storage.write_bytes(probe, b"")
         storage.remove(probe)
-    except (InputError, OSError) as e:
-        yield Fault("output", str(e), "Choose a folder that can be written.")
+    except InputError as e:
+        yield as_fault(InputError(str(e).replace(probe, recipe.output)), "output")
+    except OSError as e:
+        problem = f"`{recipe.output}` cannot be written ({e.strerror or e})"
+        yield Fault("output", problem, "Choose a folder that can be.")
 
 
 def _benchmarks(recipe: Recipe) -> Iterator[Fault]:
     try:
-        problems = benchmarks.problems(recipe.corpus.contamination.benchmarks)
+        for problem in benchmarks.problems(recipe.corpus.contamination.benchmarks):
+            yield Fault(benchmarks.FIELD, problem, benchmarks.MEND)
     except InputError as e:
-        problems = [str(e)]
-    for problem in problems:
-        yield Fault(benchmarks.FIELD, problem, benchmarks.MEND)
+        yield as_fault(e, benchmarks.FIELD)
 
 
 def _beam(recipe: Recipe, stages: Collection[str]) -> list[Fault]:
@@ -128,11 +133,10 @@ def _beam(recipe: Recipe, stages: Collection[str]) -> list[Fault]:
 
 def _missing(field: str, path: str) -> Iterator[Fault]:
     try:
-        problem = None if storage.exists(path) else f"{path} is not there"
+        if not storage.exists(path):
+            yield Fault(field, f"{path} is not there", "Mend the path.")
     except InputError as e:
-        problem = str(e)
-    if problem is not None:
-        yield Fault(field, problem, "Mend the path.")
+        yield as_fault(e, field)
 
 
 def _annotator(recipe: Recipe) -> Iterator[Fault]:
@@ -141,9 +145,9 @@ def _annotator(recipe: Recipe) -> Iterator[Fault]:
     from snowcoder_jax.model import encoder
 
     try:
-        encoder.resolve_encoder(recipe.annotator.encoder)
+        encoder.check_encoder(encoder.resolve_encoder(recipe.annotator.encoder))
     except InputError as e:
-        yield Fault("annotator.encoder", str(e), "Mend the name.")
+        yield as_fault(e, "annotator.encoder")
     for origin in recipe.annotator.positives:
         if origin in BUILT_IN_POSITIVES:
             continue
@@ -162,7 +166,7 @@ def _prompt(recipe: Recipe) -> Iterator[Fault]:
     try:
         prompts.prompt_version(recipe.synthesis)
     except InputError as e:
-        yield Fault("synthesis.prompt", str(e).rstrip("."), "Mend the template.")
+        yield as_fault(e, "synthesis.prompt", "Mend the template.")
 
 
 def teacher_faults(recipe: Recipe) -> Iterator[Fault]:
@@ -218,39 +222,31 @@ def _devices(recipe: Recipe) -> Iterator[Fault]:
     try:
         devices = mesh.make_mesh(hardware.mesh)
     except InputError as e:
-        yield _fault(e)
+        yield as_fault(e)
         return
     try:
         state_shapes(model, recipe.tokenizer.vocab_size, recipe.optimizer, devices)
     except InputError as e:
-        yield _fault(e)
+        yield as_fault(e)
     try:
         check_remat(hardware, devices)
     except InputError as e:
-        yield _fault(e)
+        yield as_fault(e)
     for phase in recipe.phases:
         try:
             mesh.check_batch(phase, devices, hardware.microbatches)
             distributed.row_share(devices, phase.batch_size)
         except InputError as e:
-            yield _fault(e)
+            yield as_fault(e)
     dtype, packed = jnp.dtype(hardware.compute_dtype), model.attention == "document"
     for length in sorted({phase.sequence_length for phase in recipe.phases}):
         kernel = hardware.attention_kernel
         try:
             kernel_on(devices, kernel, dtype, length, model.head_dim, packed=packed)
         except InputError as e:
-            fault = _fault(e)
+            fault = as_fault(e)
             problem = f"for sequences of {length}: {fault.problem}"
             yield dataclasses.replace(fault, problem=problem)
-
-
-def _fault(error: InputError) -> Fault:
-    """By its parts, an error of the form "field: problem. Mend.", as all of the trainer's are."""
-    field, _, told = str(error).partition(": ")
-    problem, _, mend = told.rpartition(". ")
-    assert problem, error
-    return Fault(field, problem, mend)
 
 
 def _tracking(recipe: Recipe) -> Iterator[Fault]:

@@ -15,6 +15,8 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeVar, Union, cast
 
+from snowcoder_jax.errors import InputError
+
 T = TypeVar("T")
 
 
@@ -28,6 +30,21 @@ class Fault:
 
     def __str__(self) -> str:
         return f"{self.field}: {self.problem}. {self.mend}"
+
+
+def as_fault(error: InputError, field: str | None = None, mend: str = "Mend it.") -> Fault:
+    """By its parts, an error of the form "field: problem. Mend.".
+
+    Args:
+      field: what is at fault, where the error does not begin with it but with a file.
+      mend: where the error says none.
+    """
+    told = str(error)
+    if field is None:
+        field, _, told = told.partition(": ")
+    told = told.removeprefix(f"{field}: ")
+    problem, _, own = told.rpartition(". ")
+    return Fault(field, problem, own) if problem else Fault(field, told.rstrip("."), mend)
 
 
 def nearest(name: str, valid: Sequence[str]) -> str:

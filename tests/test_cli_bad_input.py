@@ -52,6 +52,48 @@ def test_a_missing_and_an_empty_folder(capsys: pytest.CaptureFixture[str], tmp_p
     assert "empty" in text
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "told"),
+    [
+        ("annotator.encoder", "package:nope_x", "the package nope_x is not installed. Install it"),
+        ("annotator.encoder", "FOLDER/code", "FOLDER/code holds no config.json. Name the folder"),
+        ("annotator.encoder", "owner/name", "there is no folder owner/name. Nothing is downloaded"),
+        ("annotator.encoder", "FOLDER", "FOLDER/config.json: `model_type` is None, but"),
+        ("annotator.positives", "[nope://b/x.jsonl]", "nope://b/x.jsonl: this storage cannot be"),
+        ("corpus.contamination.benchmarks", "[nope://b/x]", "nope://b/x: this storage cannot"),
+        ("corpus.opt_out", "nope://b/x", "nope://b/x: this storage cannot be reached ("),
+        ("output", "nope://b/x", "nope://b/x: this storage cannot be reached ("),
+        ("output", "FOLDER/config.json", "FOLDER/config.json: a file stands where a folder is"),
+        ("output", "/proc/x", "`/proc/x` cannot be written (No such file or directory). Choose"),
+    ],
+)
+def test_a_fault_is_told_once_with_its_own_mend(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    code_folder: Path,
+    field: str,
+    value: str,
+    told: str,
+) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    value, told = (text.replace("FOLDER", str(tmp_path)) for text in (value, told))
+    text = refused(capsys, tmp_path, sources(code_folder), f"{field}={value}")
+    title, fault = text.splitlines()
+    assert title.endswith("1 fault(s) on this machine")
+    assert fault.startswith(f"  {field}: {told}")
+    assert text.count(f"{field}: ") == 1
+    assert ".." not in fault
+    assert ".probe" not in fault
+
+
+def test_all_that_names_a_storage_without_its_package_is_told_at_once(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    text = refused(capsys, tmp_path, sources("nope://a"), "corpus.opt_out=nope://b")
+    assert "\n  sources.code.path: nope://a: this storage cannot be reached" in text
+    assert "\n  corpus.opt_out: nope://b: this storage cannot be reached" in text
+
+
 def test_an_output_inside_a_source(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, code_folder: Path
 ) -> None:

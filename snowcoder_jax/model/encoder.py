@@ -155,6 +155,21 @@ def _package_folder(package: str) -> str:
     )
 
 
+def check_encoder(folder: str) -> None:
+    """Look at all of an encoder but its weights, of which it only asks whether they are there.
+
+    Raises:
+      InputError: as `load_encoder`.
+    """
+    config = _read_config(folder)
+    tokenizer = _read_tokenizer(folder, config.vocab_size)
+    for token in ("[CLS]", "[SEP]"):
+        _special_id(folder, tokenizer, token)
+    _read_pooling(folder)
+    if not storage.exists(storage.join(folder, WEIGHTS_FILE)):
+        raise _missing(folder, WEIGHTS_FILE)
+
+
 def load_encoder(folder: str) -> Encoder:
     """Load a BERT from a folder in Hugging Face format.
 
@@ -195,11 +210,15 @@ def save_encoder(encoder: Encoder, params: Params, folder: str) -> None:
 def _read_file(folder: str, name: str) -> bytes:
     path = storage.join(folder, name)
     if not storage.exists(path):
-        raise InputError(
-            f"{path}: missing. An encoder's folder needs config.json, {WEIGHTS_FILE} and "
-            "tokenizer.json (or vocab.txt)."
-        )
+        raise _missing(folder, name)
     return storage.read_bytes(path)
+
+
+def _missing(folder: str, name: str) -> InputError:
+    return InputError(
+        f"{storage.join(folder, name)}: missing. An encoder's folder needs config.json, "
+        f"{WEIGHTS_FILE} and tokenizer.json (or vocab.txt)."
+    )
 
 
 def _read_json(folder: str, name: str) -> dict[str, Any]:
@@ -241,7 +260,9 @@ def _read_config(folder: str) -> BertConfig:
     except KeyError as e:
         raise InputError(f"{folder}/config.json: has no field {e}. Copy it again.") from e
     if config.hidden_dim % config.num_heads:
-        raise InputError(f"{folder}/config.json: hidden_size is no multiple of the heads.")
+        raise InputError(
+            f"{folder}/config.json: hidden_size is no multiple of the heads. Copy it again."
+        )
     return config
 
 

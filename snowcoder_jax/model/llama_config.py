@@ -92,7 +92,7 @@ def read_config(folder: str) -> tuple[Model, int]:
     path = storage.join(folder, CONFIG)
     facts = read_json(path)
     problems = [
-        f"{name} is {facts.get(name, wanted)!r}, and the decoder only has {wanted!r}"
+        f"{name} is {facts.get(name)!r}, and the decoder only has {wanted!r}"
         for name, wanted in _WANTED.items()
         if facts.get(name, wanted) != wanted or (name == "model_type" and name not in facts)
     ]

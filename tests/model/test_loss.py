@@ -173,8 +173,9 @@ def equations(jaxpr):
     """All equations of a jaxpr and of those inside it."""
     for equation in jaxpr.eqns:
         yield equation
-        for inner in jax.core.jaxprs_in_params(equation.params):
-            yield from equations(inner)
+        for value in jax.tree.leaves(list(equation.params.values())):
+            if hasattr(value, "eqns"):
+                yield from equations(value)
 
 
 def collectives(jaxpr):
