@@ -23,6 +23,7 @@ from jax.typing import DTypeLike
 
 from snowcoder_jax.errors import InputError
 from snowcoder_jax.model import decoder
+from snowcoder_jax.model.cache import init_cache
 from snowcoder_jax.recipe import Model
 
 _MIN_PADDED_LENGTH = 32
@@ -206,12 +207,9 @@ def _generate(
         step_keys_B = jax.vmap(jax.random.fold_in, (0, None))(keys_B, step)
         return jax.vmap(jax.random.categorical)(step_keys_B, logits_BV).astype(jnp.int32)
 
-    def extend(
-        ids_BS: jax.Array, cache: decoder.Cache, valid_BS: jax.Array
-    ) -> tuple[jax.Array, decoder.Cache]:
-        return decoder.apply_cached(
-            params, config, vocab_size, ids_BS, cache, valid_BS, compute_dtype=compute_dtype
-        )
+    extend = functools.partial(
+        decoder.apply_cached, params, config, vocab_size, compute_dtype=compute_dtype
+    )
 
     def unfinished(state: tuple[Any, ...]) -> jax.Array:
         step, *_, done_B = state
@@ -227,8 +225,8 @@ def _generate(
         return step + 1, hidden_B1D[:, 0], cache, new_BM, num_new_B, done_B
 
     valid_BP = jnp.arange(P) < lengths_B[:, None]
-    cache = decoder.init_cache(config, B, P + max_new_tokens, compute_dtype)
-    hidden_BPD, cache = extend(ids_BP, cache, valid_BP)
+    cache = init_cache(config, B, P + max_new_tokens, compute_dtype)
+    hidden_BPD, cache = extend(ids_BP, cache, valid_BP, is_prompt=True)
     last_B = jnp.maximum(lengths_B - 1, 0)
     state = (
         jnp.int32(0),

@@ -20,7 +20,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, get_args
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 
 from snowcoder_jax.model.attention import attention, cached_attention
+from snowcoder_jax.model.cache import Cache
 from snowcoder_jax.model.products import weight_product
 from snowcoder_jax.model.remat import block_input, block_part, rematerialised
 from snowcoder_jax.model.rotary import Rope, rope_table, rotate
@@ -55,21 +56,6 @@ def _layer_shapes(config: Model) -> dict[str, tuple[tuple[int, ...], tuple[str |
         "up": ((D, F), ("embed", "mlp")),
         "down": ((F, D), ("mlp", "embed")),
     }
-
-
-class Cache(NamedTuple):
-    """Keys and values of the tokens seen so far, for generating one token at a time.
-
-    Attributes:
-      keys, values: [L, B, K, T, H]; the rotation is already applied to the keys.
-      valid: bool [B, T]; slots that hold a token, not padding.
-      num_slots: int32 scalar; slots written.
-    """
-
-    keys: jax.Array
-    values: jax.Array
-    valid: jax.Array
-    num_slots: jax.Array
 
 
 class Layers(nnx.Module):
@@ -163,7 +149,12 @@ class Decoder(nnx.Module):
         return rms_norm(x_BSD, self.final_norm[...], config.norm_eps)
 
     def extend(
-        self, ids_BS: jax.Array, cache: Cache, valid_BS: jax.Array | None = None
+        self,
+        ids_BS: jax.Array,
+        cache: Cache,
+        valid_BS: jax.Array | None = None,
+        *,
+        is_prompt: bool = False,
     ) -> tuple[jax.Array, Cache]:
         """Hidden states [B, S, D] of tokens that follow the cached ones; the cache with both.
 
@@ -171,8 +162,10 @@ class Decoder(nnx.Module):
           ids_BS: int32; the cache must have room for S more slots.
           valid_BS: bool; a token that is not valid (padding, anywhere in its row) takes a slot
             but no position, and none attends to it. None: all are valid.
+          is_prompt: the cache is empty, and its slots are not looked at.
         """
         config, S = self.config, ids_BS.shape[1]
+        T = 0 if is_prompt else cache.valid.shape[1]
         if valid_BS is None:
             valid_BS = jnp.ones(ids_BS.shape, jnp.bool_)
         num_before_B = jnp.sum(cache.valid, axis=1)
@@ -186,9 +179,8 @@ class Decoder(nnx.Module):
             def attend(
                 q_BSNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array
             ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-                return cached_attention(
-                    q_BSNH, k_BSKH, v_BSKH, k_BKTH, v_BKTH, cache.valid, new_mask_BSS
-                )
+                old = k_BKTH[:, :, :T], v_BKTH[:, :, :T], cache.valid[:, :T]
+                return cached_attention(q_BSNH, k_BSKH, v_BSKH, *old, new_mask_BSS)
 
             return block(weights, x_BSD, config, rope, attend)
 
@@ -338,17 +330,6 @@ def apply(
     return hidden_BSD
 
 
-def init_cache(config: Model, batch_size: int, max_length: int, dtype: DTypeLike) -> Cache:
-    """An empty cache with room for `max_length` slots in each of `batch_size` rows."""
-    shape = (config.num_layers, batch_size, config.num_kv_heads, max_length, config.head_dim)
-    return Cache(
-        jnp.zeros(shape, dtype),
-        jnp.zeros(shape, dtype),
-        jnp.zeros((batch_size, max_length), jnp.bool_),
-        jnp.zeros((), jnp.int32),
-    )
-
-
 def apply_cached(
     params: Params,
     config: Model,
@@ -357,11 +338,12 @@ def apply_cached(
     cache: Cache,
     valid_BS: jax.Array | None = None,
     *,
+    is_prompt: bool = False,
     compute_dtype: DTypeLike = jnp.float32,
 ) -> tuple[jax.Array, Cache]:
     """`Decoder.extend` of `params`."""
     graph = _graph(config, vocab_size, jnp.dtype(compute_dtype).name, "none", True)
-    return nnx.merge(graph, params).extend(ids_BS, cache, valid_BS)
+    return nnx.merge(graph, params).extend(ids_BS, cache, valid_BS, is_prompt=is_prompt)
 
 
 def output_embedding(params: Params, config: Model) -> jax.Array:

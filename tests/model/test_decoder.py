@@ -11,6 +11,7 @@ import pytest
 from flax import nnx
 
 from snowcoder_jax.model import decoder
+from snowcoder_jax.model.cache import init_cache
 from snowcoder_jax.recipe import Model
 
 VOCAB = 50
@@ -182,8 +183,12 @@ def test_bfloat16_compute_is_close_and_keeps_its_dtype(params):
     np.testing.assert_allclose(narrow.astype(np.float32), wide, atol=0.15)
 
 
-@pytest.mark.parametrize("padding", ["left", "right"])
-def test_cached_tokens_equal_the_plain_forward_pass_whatever_the_padding(params, padding):
+@pytest.mark.parametrize(
+    ("padding", "is_prompt"), [("left", False), ("right", False), ("left", True), ("right", True)]
+)
+def test_cached_tokens_equal_the_plain_forward_pass_whatever_the_padding(
+    params, padding, is_prompt
+):
     num_new, lengths = 4, [3, 9]
     ids = random_ids(2, 9 + num_new)
     prompts = np.zeros((2, 9), np.int32)
@@ -191,8 +196,10 @@ def test_cached_tokens_equal_the_plain_forward_pass_whatever_the_padding(params,
     for b, length in enumerate(lengths):
         span = slice(0, length) if padding == "right" else slice(9 - length, 9)
         prompts[b, span], valid[b, span] = ids[b, :length], True
-    cache = decoder.init_cache(TINY, 2, 9 + num_new, jnp.float32)
-    hidden, cache = decoder.apply_cached(params, TINY, VOCAB, prompts, cache, valid)
+    cache = init_cache(TINY, 2, 9 + num_new, jnp.float32)
+    hidden, cache = decoder.apply_cached(
+        params, TINY, VOCAB, prompts, cache, valid, is_prompt=is_prompt
+    )
     expected = [
         decoder.apply(params, TINY, VOCAB, ids[b : b + 1, : n + num_new])[0]
         for b, n in enumerate(lengths)
