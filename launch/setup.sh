@@ -55,7 +55,8 @@ make_environment() {
       exit 1
     fi
   done
-  use_torch_without_cuda "$folder/bin/python"
+  # An environment whose lock brings CUDA keeps the torch that uses it.
+  grep -q '^nvidia-' "$@" || use_torch_without_cuda "$folder/bin/python"
   "$folder/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --editable . || {
     echo "Could not install this project into $folder: see pip's message above." >&2
     exit 1
@@ -72,9 +73,9 @@ try:
     import torch
 except ModuleNotFoundError:
     pass
-except ImportError:
+except (ImportError, OSError):
     import importlib.metadata
-    print(importlib.metadata.version("torch"))') || exit 1
+    print(importlib.metadata.version("torch").split("+")[0])') || exit 1
   [ -n "$version" ] || return 0
   echo "torch $version needs CUDA here; taking its CPU build from $TORCH_CPU_INDEX instead ..." >&2
   if ! "$python" -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall \

@@ -161,11 +161,7 @@ def check_encoder(folder: str) -> None:
     Raises:
       InputError: as `load_encoder`.
     """
-    config = _read_config(folder)
-    tokenizer = _read_tokenizer(folder, config.vocab_size)
-    for token in ("[CLS]", "[SEP]"):
-        _special_id(folder, tokenizer, token)
-    _read_pooling(folder)
+    _read_all_but_weights(folder)
     if not storage.exists(storage.join(folder, WEIGHTS_FILE)):
         raise _missing(folder, WEIGHTS_FILE)
 
@@ -178,7 +174,7 @@ def load_encoder(folder: str) -> Encoder:
     Raises:
       InputError: a file is missing or broken, or the model is not a plain BERT.
     """
-    config = _read_config(folder)
+    config, tokenizer, pooling, cls_id, sep_id = _read_all_but_weights(folder)
     tensors = _read_tensors(folder)
     params = {name: jnp.asarray(a) for name, a in _from_hugging_face(tensors, config).items()}
     for name, shape in bert.parameter_shapes(config).items():
@@ -187,9 +183,17 @@ def load_encoder(folder: str) -> Encoder:
                 f"{folder}/{WEIGHTS_FILE}: `{name}` has shape {params[name].shape}, but "
                 f"config.json asks for {shape}. Take both files from the same model."
             )
+    return Encoder(folder, config, params, tokenizer, pooling, cls_id, sep_id)
+
+
+def _read_all_but_weights(
+    folder: str,
+) -> tuple[BertConfig, tokenizers.Tokenizer, Pooling, int, int]:
+    """Config, tokenizer, pooling, and the ids of [CLS] and [SEP]."""
+    config = _read_config(folder)
     tokenizer = _read_tokenizer(folder, config.vocab_size)
     cls_id, sep_id = (_special_id(folder, tokenizer, token) for token in ("[CLS]", "[SEP]"))
-    return Encoder(folder, config, params, tokenizer, _read_pooling(folder), cls_id, sep_id)
+    return config, tokenizer, _read_pooling(folder), cls_id, sep_id
 
 
 def save_encoder(encoder: Encoder, params: Params, folder: str) -> None:

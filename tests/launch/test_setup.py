@@ -84,6 +84,15 @@ def test_a_torch_that_needs_cuda_is_replaced_by_the_one_that_does_not(tmp_path: 
     assert "--force-reinstall --index-url https://download.pytorch.org/whl/cpu" in asked[1]
 
 
+def test_an_environment_that_brings_cuda_keeps_its_torch(tmp_path: Path) -> None:
+    prepare(tmp_path, PYTHON_WITH_CUDA_TORCH)
+    (tmp_path / "lock.txt").write_text("nvidia-cudnn-cu13==9.20.0.48\n")
+    process = start(tmp_path, INSTALL="exit 1")
+    told, errors = process.communicate(timeout=60)
+    assert (process.returncode, told) == (0, "env/bin/python\n"), errors
+    assert "torch" not in (tmp_path / "log").read_text()
+
+
 def test_where_the_index_of_torch_cannot_be_reached_the_script_ends(tmp_path: Path) -> None:
     prepare(tmp_path, PYTHON_WITH_CUDA_TORCH)
     process = start(tmp_path, INSTALL="exit 1")
